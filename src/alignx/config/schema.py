@@ -1,0 +1,158 @@
+"""Every setting of a run, with its unit, its range and its one default.
+
+The defaults are what measured best on the embedded model; `presets.py` holds the published settings.
+"""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DatasetName = Literal["alpaca", "beavertails", "truthfulqa"]
+MergeName = Literal["uniform", "task-arithmetic", "ties", "dare", "negate"]
+MERGE_NAMES: tuple[MergeName, ...] = ("uniform", "task-arithmetic", "ties", "dare", "negate")
+
+
+class StrictModel(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitSizes(StrictModel):
+    """Prompts a split; what is left over is not used."""
+
+    train: int = Field(360, ge=1, description="experts, latent space, anchors, warm start of the router")
+    mix: int = Field(65, ge=1, description="everything Stage 2 learns, and the joint LoRA's validation")
+    calibration: int = Field(60, ge=2, description="scales, temperatures, p-values")
+    test: int = Field(140, ge=1, description="never trains anything")
+
+
+class AxisConfig(StrictModel):
+    """One axis: whose data, which instruction."""
+
+    dataset: DatasetName = Field(description="schema of the data")
+    source: str = Field("", description="file (relative to --data-dir), `sample`, or a hub name; empty: the hub")
+    mc_source: str = Field("", description="truthfulqa only: an mc_task.json; empty: the CSV's own columns")
+    instruction: str = Field("", description="injected axis instruction; empty: the built-in one of that name")
+    splits: SplitSizes = SplitSizes()
+    max_examples: int | None = Field(None, ge=1, description="rows read, drawn by seed, before any filter")
+
+
+class Candidate(StrictModel):
+    """One way to train the joint LoRA; the best on the mix split is kept."""
+
+    learning_rate: float = Field(gt=0)
+    epochs: int = Field(ge=1, description="passes over the training prompts")
+
+
+class Stage1Config(StrictModel):
+    """How experts are trained and what is extracted from them."""
+
+    method: Literal["lora", "full"] = "lora"
+    rank: int = Field(16, ge=1, description="rank of each expert")
+    alpha: int = Field(32, ge=1, description="LoRA alpha; the update is (alpha / rank) B A")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str = Field("all-linear", description="`all-linear` or a comma-separated list of module names")
+    learning_rate: float = Field(1e-3, gt=0)
+    epochs: int = Field(1, ge=1, description="passes over the axis's training prompts")
+    batch_size: int = Field(8, ge=1, description="examples an optimiser step")
+    micro_batch_size: int | None = Field(None, ge=1, description="examples a forward pass; none: batch_size")
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
+    injection_rate: float = Field(0.5, ge=0, le=1, description="share of examples with the axis instruction")
+    max_tokens: int = Field(512, ge=16, description="prompt + target tokens of a training example")
+    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="bf16: autocast around float32 weights")
+    shared_expert: bool = Field(True, description="learn what all axes share first, then each axis on top of it")
+    shared_epochs: int = Field(1, ge=1, description="passes of the shared expert over all axes")
+    latent_size: int = Field(256, ge=1, description="k: principal directions a depth, and width of the sketches")
+    depths: tuple[float, ...] = Field(
+        (0.125, 0.25, 0.375, 0.5), description="routing depths as shares of the layers, ascending"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(not 0 < depth <= 1 for depth in self.depths) or list(self.depths) != sorted(set(self.depths)):
+            raise ValueError("depths must be ascending shares of the layers in (0, 1]")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError("batch_size must be a multiple of micro_batch_size")
+        return self
+
+
+class EndToEndConfig(StrictModel):
+    """The last step of Stage 2: language-model loss through the mixture, on the mix split."""
+
+    enabled: bool = True
+    epochs: int = Field(2, ge=1)
+    learning_rate: float = Field(0.05, gt=0)
+    batch_size: int = Field(8, ge=1)
+    label_weight: float = Field(0.0, ge=0, description="weight of cross-entropy to the best expert")
+    entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy bonus of the mixture")
+    kl_weight: float = Field(0.1, ge=0, description="weight of KL(mixture || warm start)")
+
+
+class Stage2Config(StrictModel):
+    """How prompts are routed and how that routing is calibrated."""
+
+    fractal: bool = Field(True, description="use the fractal calibrator")
+    natural: bool = Field(True, description="use the natural calibrator")
+    uniform: bool = Field(False, description="ablation: ignore the router, every axis weighs the same")
+    lambda_fractal: float = Field(0.6, ge=0)
+    lambda_natural: float = Field(0.4, ge=0)
+    learn_coefficients: bool = Field(True, description="learn a_F and a_N on the mix split; else both are 1")
+    fit_temperature: bool = Field(True, description="fit temperatures on the calibration split; else all are 1")
+    epsilon: float = Field(0.05, gt=0, description="resolution of the fractal calibrator, in median distances")
+    neighbour: int = Field(2, ge=1, description="q: the neighbour whose distance is the cell radius")
+    dimension_neighbours: tuple[int, int] = Field((16, 40), description="neighbours of the local dimension's fit")
+    tie_tolerance: float = Field(0.01, ge=0, description="experts within this share of the lowest loss tie")
+    fallback: Literal["prior", "base"] = Field("prior", description="what speaks where no expert applies")
+    foreign_p_values: tuple[float, float] = Field((0.01, 0.05), description="g is 0 below and 1 above")
+    end_to_end: EndToEndConfig = EndToEndConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.foreign_p_values
+        if not 0 < low < high <= 1:
+            raise ValueError("foreign_p_values must be two ascending p-values in (0, 1]")
+        if not 2 <= self.dimension_neighbours[0] < self.dimension_neighbours[1]:
+            raise ValueError("dimension_neighbours must be two ascending counts, the first at least 2")
+        return self
+
+
+class EvaluateConfig(StrictModel):
+    """What is scored, and how surely."""
+
+    judges: tuple[Literal["likelihood"], ...] = ("likelihood",)
+    max_tokens: int = Field(1024, ge=16, description="prompt + target tokens of a scored example")
+    batch_size: int = Field(16, ge=1, description="sequences a forward pass")
+    bootstrap_draws: int = Field(2000, ge=100)
+    calibration_bins: int = Field(15, ge=1)
+    joint: bool = Field(True, description="train and score the joint LoRA")
+    joint_candidates: tuple[Candidate, ...] = Field((), description="empty: Stage 1's own rate, 1 and 2 passes")
+
+
+class RunConfig(StrictModel):
+    """A whole run."""
+
+    model: str = Field("smollm2-135m", description="preset, hub id, local folder or GGUF file")
+    revision: str | None = Field(None, description="hub revision")
+    template: Literal["auto", "chat", "alpaca"] = Field("auto", description="auto: chat when the model has one")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the base weights")
+    seed: int = Field(0, ge=0)
+    salt: str = Field("", description="splits' salt; empty: made from the seed")
+    axes: dict[str, AxisConfig] = Field(min_length=1)
+    stage1: Stage1Config = Stage1Config()
+    stage2: Stage2Config = Stage2Config()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    showcase_prompt: str = Field("", description="prompt answered at three dial settings after a run; empty: none")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.axes:
+            if not name.replace("-", "").replace("_", "").isalnum() or name in {"shared", "joint", "latent"}:
+                raise ValueError(f"axis name `{name}` must be letters, digits, - or _, and not a reserved word")
+        return self
+
+    @property
+    def split_salt(self) -> str:
+        """Salt of the splits: each seed has its own unless one is given."""
+        return self.salt or f"alignx-{self.seed}"
