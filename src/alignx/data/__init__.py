@@ -1,0 +1,1 @@
+"""Axis name -> prompts, targets and their splits, as tokens."""

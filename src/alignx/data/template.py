@@ -1,0 +1,136 @@
+"""Text -> tokens: the chat template or Alpaca's, with or without the axis instruction.
+
+Text that came from data or a user never becomes a control token: it is tokenised with special tokens split.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from alignx.data.example import Example
+from alignx.errors import ModelError
+
+_ALPACA_PREAMBLE = {
+    False: "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
+    True: "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.",
+}
+_MARK = "ALIGNXMARK"
+
+
+@dataclass(frozen=True)
+class TokenisedExample:
+    """Prompt and target as token ids; the target ends with the end token unless it was cut."""
+
+    prompt_ids: list[int]
+    target_ids: list[int]
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How prompts and targets are written for one tokenizer.
+
+    Attributes:
+        tokenizer: a Transformers tokenizer.
+        style: `chat` (the tokenizer's own template) or `alpaca`.
+        end_token_id: the token that ends an answer.
+    """
+
+    tokenizer: Any
+    style: str
+    end_token_id: int
+
+    @classmethod
+    def for_tokenizer(cls, tokenizer: Any, style: str = "auto") -> "PromptTemplate":
+        """Choose the style and find the end token.
+
+        Args:
+            tokenizer: a Transformers tokenizer.
+            style: `chat`, `alpaca`, or `auto` (chat when the tokenizer has a template).
+
+        Raises:
+            ModelError: `chat` without a template, or no token can end an answer.
+        """
+        has_chat = bool(getattr(tokenizer, "chat_template", None))
+        if style == "chat" and not has_chat:
+            raise ModelError("the model has no chat template; set `template: alpaca` (or `auto`)")
+        chosen = "chat" if style in {"auto", "chat"} and has_chat else "alpaca"
+        end_token_id = _chat_end_token(tokenizer) if chosen == "chat" else tokenizer.eos_token_id
+        if end_token_id is None:
+            end_token_id = tokenizer.eos_token_id
+        if end_token_id is None:
+            raise ModelError("the tokenizer has no end-of-sequence token; set `tokenizer.eos_token` and save it again")
+        return cls(tokenizer=tokenizer, style=chosen, end_token_id=int(end_token_id))
+
+    def encode_prompt(self, instruction: str, *, input: str = "", injected: str = "") -> list[int]:
+        """Token ids of everything before the answer.
+
+        Args:
+            instruction: what the user asks.
+            input: text it works on, or empty.
+            injected: axis instruction put into the prompt, or empty.
+        """
+        if self.style == "alpaca":
+            return self._alpaca_prompt(instruction, input, injected)
+        user = f"{instruction}\n\n{input}" if input else instruction
+        messages = [{"role": "user", "content": user}]
+        if injected:
+            messages = [{"role": "system", "content": injected}, *messages]
+        try:
+            return self._chat_ids(messages)
+        except jinja2.TemplateError:
+            if not injected:
+                raise
+            # Templates such as Gemma's refuse a system role: the instruction joins the user turn.
+            return self._chat_ids([{"role": "user", "content": f"{injected}\n\n{user}"}])
+
+    def encode_target(self, text: str, *, end: bool = True) -> list[int]:
+        """Token ids of an answer, with the end token unless `end` is false."""
+        ids = self._plain_ids(text)
+        return [*ids, self.end_token_id] if end else ids
+
+    def encode(
+        self, example: Example, *, injected: str = "", target: str | None = None, max_tokens: int
+    ) -> TokenisedExample:
+        """Prompt and target of an example; what exceeds `max_tokens` is cut from the target's end.
+
+        A prompt that leaves no room keeps its last `max_tokens - 1` tokens and one target token.
+        """
+        prompt_ids = self.encode_prompt(example.instruction, input=example.input, injected=injected)
+        prompt_ids = prompt_ids[-(max_tokens - 1) :]
+        target_ids = self.encode_target(example.target if target is None else target)
+        return TokenisedExample(prompt_ids, target_ids[: max_tokens - len(prompt_ids)])
+
+    def _chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
+        encoded = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, sanitize_control_tokens=True
+        )
+        return [int(token) for token in encoded["input_ids"]]
+
+    def _alpaca_prompt(self, instruction: str, input: str, injected: str) -> list[int]:
+        parts = [_ALPACA_PREAMBLE[bool(input)]]
+        if injected:
+            parts.append(injected)
+        parts.append(f"### Instruction:\n{instruction}")
+        if input:
+            parts.append(f"### Input:\n{input}")
+        parts.append("### Response:\n")
+        ids = self._plain_ids("\n\n".join(parts))
+        bos = self.tokenizer.bos_token_id
+        adds_bos = bos is not None and bos in self.tokenizer("a")["input_ids"][:1]
+        return [int(bos), *ids] if adds_bos else ids
+
+    def _plain_ids(self, text: str) -> list[int]:
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return [int(token) for token in encoded["input_ids"]]
+
+
+def _chat_end_token(tokenizer: Any) -> int | None:
+    """The first special token that the template writes after an assistant turn."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    after = text.rsplit(_MARK, 1)[-1]
+    special = set(tokenizer.all_special_ids)
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    return next((int(token) for token in ids if token in special), None)
