@@ -1,0 +1,1 @@
+"""Base models: name -> weights, tokenizer, layers."""

@@ -1,0 +1,56 @@
+"""A base that is loaded when first needed, and once."""
+
+from functools import cached_property
+
+from alignx.config import RunConfig
+from alignx.errors import ArtifactError
+from alignx.models.fingerprint import model_sha256
+from alignx.models.load import BaseModel, load_base
+from alignx.progress import notice
+from alignx.runs.directory import RunDirectory
+from alignx.runs.files import read_json, write_json
+
+
+class LazyBase:
+    """The base of a run; loading checks it against `base.json`, or writes that file."""
+
+    def __init__(self, config: RunConfig, run: RunDirectory) -> None:
+        self.config = config
+        self.run = run
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The loaded base.
+
+        Raises:
+            ModelError: it cannot be loaded.
+            ArtifactError: its weights are not those the run was made with.
+        """
+        notice(f"loading {self.config.model}")
+        base = load_base(
+            self.config.model,
+            template=self.config.template,
+            dtype=self.config.dtype,
+            revision=self.config.revision,
+        )
+        self.check(base)
+        return base
+
+    def check(self, base: BaseModel) -> None:
+        """Compare every tensor's sha256 with `base.json`; write that file when there is none.
+
+        Raises:
+            ArtifactError: a tensor differs.
+        """
+        tensors = model_sha256(base.model)
+        identity = {"model": base.source.identity, "revision": self.config.revision, "dtype": self.config.dtype}
+        if not self.run.base_path.is_file():
+            write_json(self.run.base_path, {**identity, "tensors": tensors})
+            return
+        known = read_json(self.run.base_path)
+        differing = [name for name in tensors if known.get("tensors", {}).get(name) != tensors[name]]
+        if differing or known.get("dtype") != self.config.dtype:
+            raise ArtifactError(
+                f"{self.run.base_path}: the base `{base.source.identity}` is not the one this run was made with "
+                f"({differing[0] if differing else 'dtype'} differs); use that base, or another --out"
+            )

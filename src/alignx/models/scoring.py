@@ -1,0 +1,101 @@
+"""Log-likelihood of answers, every answer of a prompt in one sequence.
+
+A prompt's answers share its prefix: the sequence is prompt + answer 1 + answer 2 + ..., and the attention mask lets an
+answer see the prompt and itself only, at the positions it would have alone. Scores equal one pass an answer
+(within rounding) at a third of the tokens on TruthfulQA.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignx.data.batches import rows_by_length
+from alignx.models.gated import GatedModel
+from alignx.models.load import BaseModel
+from alignx.progress import progress
+
+
+@dataclass(frozen=True)
+class PromptAnswers:
+    """A prompt and the answers to score after it, as token ids; every answer has at least one token."""
+
+    prompt_ids: list[int]
+    answers: list[list[int]]
+
+    @property
+    def length(self) -> int:
+        """Tokens in all."""
+        return len(self.prompt_ids) + sum(map(len, self.answers))
+
+
+@torch.no_grad()
+def answer_log_probs(
+    base: BaseModel,
+    items: Sequence[PromptAnswers],
+    *,
+    gated: GatedModel | None = None,
+    weights: Tensor | None = None,
+    batch_size: int = 16,
+    description: str = "score",
+) -> list[list[float]]:
+    """Log-probability (nats, summed over tokens) of every answer of every prompt.
+
+    Args:
+        base: the model, and the tokenizer's pad token.
+        items: prompts with their answers.
+        gated: the gated layers installed in the base, if any.
+        weights: (n, adapters) one row an item; None is the bare base.
+        batch_size: prompts a forward pass.
+        description: shown as progress.
+    """
+    scores: list[list[float]] = [[] for _ in items]
+    with progress(description, len(items)) as advance:
+        for rows in rows_by_length([item.length for item in items], batch_size):
+            batch = [items[row] for row in rows]
+            chosen = None if weights is None else weights[rows]
+            with gated.using(chosen) if gated is not None else nullcontext():
+                for row, found in zip(rows, _batch_log_probs(base, batch), strict=True):
+                    scores[row] = found
+            advance(len(rows))
+    return scores
+
+
+def _batch_log_probs(base: BaseModel, batch: Sequence[PromptAnswers]) -> list[list[float]]:
+    width = max(item.length for item in batch)
+    input_ids = torch.full((len(batch), width), base.pad_token_id)
+    positions = torch.zeros(len(batch), width, dtype=torch.long)
+    sees = torch.eye(width, dtype=torch.bool).repeat(len(batch), 1, 1)  # padding sees itself: no empty softmax
+    predicts: list[tuple[int, int, int]] = []  # (row, position that predicts, token predicted)
+    spans: list[list[int]] = []
+    for row, item in enumerate(batch):
+        n_prompt = len(item.prompt_ids)
+        input_ids[row, :n_prompt] = torch.tensor(item.prompt_ids)
+        positions[row, :n_prompt] = torch.arange(n_prompt)
+        sees[row, :n_prompt, :n_prompt] = torch.ones(n_prompt, n_prompt, dtype=torch.bool).tril()
+        start, spans_of_row = n_prompt, []
+        for answer in item.answers:
+            end = start + len(answer)
+            input_ids[row, start:end] = torch.tensor(answer)
+            positions[row, start:end] = torch.arange(n_prompt, n_prompt + len(answer))
+            sees[row, start:end, :n_prompt] = True
+            sees[row, start:end, start:end] = torch.ones(len(answer), len(answer), dtype=torch.bool).tril()
+            predicts += [(row, n_prompt - 1 if at == start else at - 1, int(input_ids[row, at])) for at in range(start, end)]
+            spans_of_row.append(len(answer))
+            start = end
+        spans.append(spans_of_row)
+    device = base.model.device
+    mask = torch.zeros(sees.shape, dtype=base.model.dtype).masked_fill(~sees, torch.finfo(base.model.dtype).min)
+    hidden = base.model.get_decoder()(
+        input_ids=input_ids.to(device),
+        attention_mask=mask[:, None].to(device),
+        position_ids=positions.to(device),
+        use_cache=False,
+    ).last_hidden_state
+    rows, at, tokens = (torch.tensor(column, device=device) for column in zip(*predicts, strict=True))
+    logits = base.model.get_output_embeddings()(hidden[rows, at]).float()
+    log_probs = (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)).double().cpu()
+    sums = iter(part.sum().item() for part in log_probs.split([length for spans_of_row in spans for length in spans_of_row]))
+    return [[next(sums) for _ in spans_of_row] for spans_of_row in spans]
