@@ -1,0 +1,92 @@
+"""Hidden states of the last prompt token at chosen depths; layers above the deepest one are not run."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignx.data.batches import pad_batch, rows_by_length
+from alignx.data.template import TokenisedExample
+from alignx.models.layers import decoder_layers
+from alignx.models.load import BaseModel
+from alignx.progress import progress
+
+
+class _DeepestLayerReached(Exception):
+    pass
+
+
+def depth_layers(depths: Iterable[float], n_layers: int) -> list[int]:
+    """Shares of the depth -> layer numbers (the state after that layer), ascending, without repeats."""
+    return sorted({max(1, round(depth * n_layers)) - 1 for depth in depths})
+
+
+@torch.no_grad()
+def last_prompt_states(
+    base: BaseModel,
+    prompts: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    *,
+    batch_size: int = 16,
+    description: str = "",
+) -> Tensor:
+    """Hidden states of each prompt's last token.
+
+    Args:
+        base: the model; whatever is folded into it counts.
+        prompts: token ids; those longer than the context keep their end.
+        layers: decoder layers whose output is read, ascending.
+        batch_size: prompts a forward pass.
+        description: shown as progress; empty shows nothing.
+
+    Returns:
+        (n, len(layers), hidden) float32.
+    """
+    clipped = [TokenisedExample(list(prompt)[-base.context_tokens :], []) for prompt in prompts]
+    states = torch.zeros(len(prompts), len(layers), base.model.config.get_text_config().hidden_size)
+    with _progress(description, len(prompts)) as advance:
+        for rows in rows_by_length([len(prompt.prompt_ids) for prompt in clipped], batch_size):
+            batch = pad_batch(clipped, rows, base.pad_token_id)
+            last = batch.attention_mask.sum(dim=1) - 1
+            outputs = _layer_outputs(base.model, batch.input_ids, batch.attention_mask, layers)
+            for depth, hidden in enumerate(outputs):
+                states[rows, depth] = hidden[torch.arange(len(rows)), last.to(hidden.device)].float().cpu()
+            advance(len(rows))
+    return states
+
+
+def _layer_outputs(model: Any, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """Outputs (b, s, hidden) of the named layers; stops after the last of them."""
+    found: dict[int, Tensor] = {}
+
+    def keep(index: int) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            found[index] = output[0] if isinstance(output, tuple) else output
+            if index == layers[-1]:
+                raise _DeepestLayerReached
+
+        return hook
+
+    modules = decoder_layers(model)
+    handles = [modules[index].register_forward_hook(keep(index)) for index in layers]
+    try:
+        model.get_decoder()(
+            input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device), use_cache=False
+        )
+    except _DeepestLayerReached:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [found[index] for index in layers]
+
+
+@contextmanager
+def _progress(description: str, total: int) -> Iterator[Any]:
+    if not description:
+        yield lambda n_done: None
+        return
+    with progress(description, total) as advance:
+        yield advance

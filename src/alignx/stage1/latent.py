@@ -1,0 +1,83 @@
+"""Latent space: the principal directions, a depth at a time, of what all axes' prompts do to the base model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """A centred, block-scaled projection of hidden states.
+
+    Attributes:
+        layers: decoder layers read, ascending; one block each.
+        means: (depths, hidden).
+        components: one (k_d, hidden) a depth, rows orthonormal.
+        block_scales: (depths,) factors that give each block unit RMS over the training prompts.
+    """
+
+    layers: tuple[int, ...]
+    means: Tensor
+    components: tuple[Tensor, ...]
+    block_scales: Tensor
+
+    @property
+    def widths(self) -> list[int]:
+        """Numbers a block."""
+        return [int(block.shape[0]) for block in self.components]
+
+    def project(self, states: Tensor, depth: int) -> Tensor:
+        """(n, hidden) states at one depth -> (n, k_d) scaled coordinates."""
+        coordinates = (states.float() - self.means[depth]) @ self.components[depth].T
+        return coordinates * self.block_scales[depth]
+
+    def signature(self, states: Tensor) -> Tensor:
+        """(n, depths, hidden) -> phi, (n, sum of block widths)."""
+        return torch.cat([self.project(states[:, depth], depth) for depth in range(len(self.layers))], dim=1)
+
+    def block(self, signatures: Tensor, depth: int) -> Tensor:
+        """The part of (n, sum of widths) signatures that belongs to one depth; negative counts from the deepest."""
+        return signatures.split(self.widths, dim=1)[depth]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, by name, for safetensors."""
+        named = {"layers": torch.tensor(self.layers), "means": self.means, "block_scales": self.block_scales}
+        return named | {f"components.{depth}": block for depth, block in enumerate(self.components)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "LatentSpace":
+        """Inverse of `tensors`."""
+        layers = tuple(int(layer) for layer in tensors["layers"])
+        components = tuple(tensors[f"components.{depth}"] for depth in range(len(layers)))
+        return cls(layers, tensors["means"], components, tensors["block_scales"])
+
+
+def fit_latent_space(states_by_axis: Sequence[Tensor], layers: Sequence[int], k: int) -> LatentSpace:
+    """Fit the space; every axis weighs the same whatever its number of prompts.
+
+    Args:
+        states_by_axis: one (n_i, depths, hidden) an axis.
+        layers: decoder layers the depths stand for.
+        k: directions a depth; fewer when the hidden size or the number of prompts (less one) is smaller.
+
+    The fit needs only second moments, (hidden, hidden) a depth: memory does not grow with the number of prompts.
+    """
+    n_rows = sum(states.shape[0] for states in states_by_axis)
+    means, blocks, scales = [], [], []
+    for depth in range(len(layers)):
+        per_axis = [states[:, depth].double() for states in states_by_axis]
+        mean = torch.stack([states.mean(dim=0) for states in per_axis]).mean(dim=0)
+        second = torch.stack([(s - mean).T @ (s - mean) / s.shape[0] for s in per_axis]).mean(dim=0)
+        values, vectors = torch.linalg.eigh(second)
+        width = max(1, min(k, second.shape[0], n_rows - 1))
+        components = vectors[:, -width:].flip(1).T
+        # An eigenvector's sign is arbitrary: the largest entry is made positive, so that reruns agree.
+        largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
+        components = components * torch.where(largest < 0, -1.0, 1.0)
+        rms = (values[-width:].clamp_min(0).sum() / width).sqrt()
+        means.append(mean.float())
+        blocks.append(components.float().contiguous())
+        scales.append((1.0 / rms.clamp_min(1e-12)).float())
+    return LatentSpace(tuple(layers), torch.stack(means), tuple(blocks), torch.stack(scales))

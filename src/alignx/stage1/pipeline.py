@@ -1,0 +1,207 @@
+"""Stage 1, start to end: data, shared expert, one expert an axis, and what is extracted from them."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from alignx.config import RunConfig
+from alignx.config.presets import AXIS_INSTRUCTIONS
+from alignx.data.example import Example
+from alignx.data.prepare import data_fingerprint, forget_other_axes, prepare_axis, read_splits
+from alignx.errors import ConfigError
+from alignx.models.fold import folded
+from alignx.models.layers import adapted_modules
+from alignx.models.lazy import LazyBase
+from alignx.models.load import BaseModel
+from alignx.progress import notice
+from alignx.runs.directory import RunDirectory
+from alignx.runs.environment import describe_environment
+from alignx.runs.files import read_tensors, write_tensors
+from alignx.stage1.activations import depth_layers, last_prompt_states
+from alignx.stage1.latent import LatentSpace, fit_latent_space
+from alignx.stage1.parameter_matrix import parameter_matrix
+from alignx.stage1.schedule import TrainingJob
+from alignx.stage1.task_vector import TaskVector, read_task_vector
+from alignx.stage1.train import train_adapter
+
+SHARED = "shared"
+# What changes an adapter; the rest of Stage 1's settings changes only what is extracted from it.
+_TRAINING_FIELDS = (
+    "method rank alpha dropout target_modules batch_size micro_batch_size weight_decay warmup_fraction max_tokens "
+    "precision"
+).split()
+
+
+def axis_instruction(config: RunConfig, axis: str) -> str:
+    """The instruction injected for an axis.
+
+    Raises:
+        ConfigError: the axis has none and is not one of the built-in ones.
+    """
+    instruction = config.axes[axis].instruction or AXIS_INSTRUCTIONS.get(axis, "")
+    if not instruction:
+        raise ConfigError(f"axis `{axis}` has no instruction; add `axes.{axis}.instruction: ...` to the config")
+    return instruction
+
+
+def run_stage1(config: RunConfig, run: RunDirectory, *, data_dir: Path | None = None, lazy: LazyBase | None = None) -> None:
+    """Train whatever expert is missing or stale, then extract what Stage 2 needs.
+
+    Args:
+        config: the run's config.
+        run: where artifacts go.
+        data_dir: folder of relative data sources.
+        lazy: the base, shared with later stages; none loads its own.
+
+    Raises:
+        AlignXError: of the step that could not be done; what was finished before stays.
+    """
+    if config.stage1.method == "full":
+        raise ConfigError(
+            "stage1.method `full` is not available in this version; set `method: lora`, or use the config's lora twin"
+        )
+    lazy = lazy or LazyBase(config, run)
+    forget_other_axes(run, config.axes)
+    for axis, axis_config in config.axes.items():
+        axis_instruction(config, axis)
+        prepare_axis(run, axis, axis_config, salt=config.split_salt, seed=config.seed, data_dir=data_dir)
+    run.write_config(config, describe_environment())
+    if config.stage1.shared_expert:
+        train_on_all_axes(
+            config,
+            run,
+            lazy,
+            name=SHARED,
+            learning_rate=config.stage1.learning_rate,
+            epochs=config.stage1.shared_epochs,
+        )
+    for axis in config.axes:
+        _train_axis(config, run, lazy, axis)
+    finish_stage1(config, run, lazy)
+
+
+def training_inputs(config: RunConfig, run: RunDirectory, axes: Sequence[str], **more: Any) -> dict[str, Any]:
+    """Everything an adapter's bits depend on."""
+    return {
+        "model": [config.model, config.revision, config.template, config.dtype],
+        "settings": {name: getattr(config.stage1, name) for name in _TRAINING_FIELDS},
+        "data": {axis: data_fingerprint(run, axis) for axis in axes},
+        "seed": config.seed,
+        **more,
+    }
+
+
+def train_on_all_axes(
+    config: RunConfig, run: RunDirectory, lazy: LazyBase, *, name: str, learning_rate: float, epochs: int
+) -> None:
+    """One LoRA on all axes' training prompts together, in the format used at inference (no injection)."""
+    inputs = training_inputs(config, run, list(config.axes), learning_rate=learning_rate, epochs=epochs)
+    folder = run.adapter_folder(name)
+    if run.is_done(f"train-{name}", inputs, folder / "adapter_model.safetensors"):
+        notice(f"{name}: up to date")
+        return
+    examples: list[Example] = [example for axis in config.axes for example in read_splits(run, axis).train]
+    job = TrainingJob(name, examples, {}, 0.0, learning_rate, epochs, config.seed)
+    train_adapter(lazy.base, job, config.stage1, folder, extra={"axes": list(config.axes)})
+    run.mark_done(f"train-{name}", inputs)
+
+
+def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str) -> None:
+    settings = config.stage1
+    shared = run.step_fingerprint(f"train-{SHARED}") if settings.shared_expert else ""
+    inputs = training_inputs(
+        config,
+        run,
+        [axis],
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        injection=[settings.injection_rate, axis_instruction(config, axis)],
+        shared=shared,
+    )
+    folder = run.adapter_folder(axis)
+    if run.is_done(f"train-{axis}", inputs, folder / "adapter_model.safetensors"):
+        notice(f"expert {axis}: up to date")
+        return
+    job = TrainingJob(
+        axis,
+        read_splits(run, axis).train,
+        {axis: axis_instruction(config, axis)},
+        settings.injection_rate,
+        settings.learning_rate,
+        settings.epochs,
+        config.seed,
+    )
+    below = shared_task_vector(config, run, lazy.base)
+    with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
+        train_adapter(lazy.base, job, settings, folder, extra={"on_top_of": SHARED if below else ""})
+    run.mark_done(f"train-{axis}", inputs)
+
+
+def shared_task_vector(config: RunConfig, run: RunDirectory, base: BaseModel) -> TaskVector | None:
+    """The shared expert's task vector, or none when the run has no shared expert."""
+    if not config.stage1.shared_expert:
+        return None
+    return read_task_vector(run.adapter_folder(SHARED), adapted_modules(base.model, config.stage1.target_modules))
+
+
+def expert_task_vectors(config: RunConfig, run: RunDirectory, base: BaseModel) -> dict[str, TaskVector]:
+    """Task vectors of all axes, by axis, in the config's order."""
+    modules = adapted_modules(base.model, config.stage1.target_modules)
+    return {axis: read_task_vector(run.adapter_folder(axis), modules) for axis in config.axes}
+
+
+def dense_updates(task_vector: TaskVector) -> dict[str, Any]:
+    """A task vector as `folded` takes it."""
+    return {name: update.dense for name, update in task_vector.updates.items()}
+
+
+def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
+    """Latent space, signatures, task matrices and parameter matrix of the axes present."""
+    inputs = {
+        "experts": {axis: run.step_fingerprint(f"train-{axis}") for axis in config.axes},
+        "latent": [config.stage1.latent_size, config.stage1.depths],
+    }
+    outputs = [run.latent_path, run.parameter_matrix_path]
+    outputs += [path for axis in config.axes for path in (run.task_matrix_path(axis), run.signature_path(axis))]
+    if run.is_done("finish-stage1", inputs, *outputs):
+        notice("latent space, task and parameter matrices: up to date")
+        return
+    base = lazy.base
+    vectors = expert_task_vectors(config, run, base)
+    k = config.stage1.latent_size
+    write_tensors(run.parameter_matrix_path, {axis: parameter_matrix(vector, k) for axis, vector in vectors.items()})
+    layers = depth_layers(config.stage1.depths, len(base.model.get_decoder().layers))
+    trained = {axis: read_splits(run, axis).train for axis in config.axes}
+    states = {
+        axis: last_prompt_states(base, encode_prompts(base, examples), layers, description=f"read prompts {axis}")
+        for axis, examples in trained.items()
+    }
+    space = fit_latent_space(list(states.values()), layers, k)
+    if min(space.widths) < k:
+        notice(f"latent space: {min(space.widths)} directions a depth instead of {k} (hidden size or prompts are fewer)")
+    write_tensors(run.latent_path, space.tensors())
+    for axis, axis_states in states.items():
+        write_tensors(run.signature_path(axis), {"signature": space.signature(axis_states)})
+    below = shared_task_vector(config, run, base)
+    with folded(base.model, dense_updates(below)) if below else nullcontext():
+        for axis, examples in trained.items():
+            injected = encode_prompts(base, examples, injected=axis_instruction(config, axis))
+            with folded(base.model, dense_updates(vectors[axis])):
+                seen = last_prompt_states(base, injected, layers[-1:], description=f"task matrix {axis}")
+            write_tensors(run.task_matrix_path(axis), {"task_matrix": space.project(seen[:, 0], len(layers) - 1)})
+    lazy.check(base)
+    run.mark_done("finish-stage1", inputs)
+
+
+def encode_prompts(base: BaseModel, examples: Sequence[Example], *, injected: str = "") -> list[list[int]]:
+    """Prompts as token ids, in the format used at inference unless an instruction is injected."""
+    return [
+        base.template.encode_prompt(example.instruction, input=example.input, injected=injected)
+        for example in examples
+    ]
+
+
+def read_latent_space(run: RunDirectory) -> LatentSpace:
+    """The latent space of a run."""
+    return LatentSpace.from_tensors(read_tensors(run.latent_path))
