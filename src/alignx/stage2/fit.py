@@ -1,0 +1,200 @@
+"""Fitting MoCaE: each part on the split that may teach it.
+
+train: router's warm start, anchors, Gaussians. mix: coefficients, read-out heads, standardisation of the detector.
+calibration: scales, temperatures, p-values.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from alignx.config import Stage2Config
+from alignx.stage2.foreign import ForeignDetector, fit_detector
+from alignx.stage2.fractal import FractalCalibrator
+from alignx.stage2.logistic import (
+    choose_l2,
+    equal_axis_weights,
+    fit_coefficients,
+    fit_logistic,
+    fit_temperature,
+)
+from alignx.stage2.mocae import Head, Mocae
+from alignx.stage2.natural import NaturalCalibrator
+from alignx.stage2.scaling import centre_over_axes, fitted_scale
+from alignx.stage2.targets import axis_targets, soft_targets, tied_experts
+
+
+@dataclass(frozen=True)
+class SplitFeatures:
+    """Prompts of one split, all axes together.
+
+    Attributes:
+        signatures: (n, sum of widths).
+        axis_ids: (n,) axis each prompt comes from.
+        expert_losses: (n, m) nats a target token under each expert; empty for the train split, whose targets the
+            experts have seen.
+    """
+
+    signatures: Tensor
+    axis_ids: Tensor
+    expert_losses: Tensor
+
+
+def fit_mocae(
+    axes: tuple[str, ...],
+    layers: tuple[int, ...],
+    widths: tuple[int, ...],
+    *,
+    train: SplitFeatures,
+    mix: SplitFeatures,
+    calibration: SplitFeatures,
+    foreign: Tensor,
+    config: Stage2Config,
+) -> Mocae:
+    """Fit everything but the end-to-end step.
+
+    Args:
+        axes: names, in the order of `axis_ids`.
+        layers: decoder layers of the signature's blocks.
+        widths: their widths.
+        train: see `SplitFeatures`.
+        mix: see `SplitFeatures`.
+        calibration: see `SplitFeatures`.
+        foreign: (n, sum of widths) signatures of the foreign development set.
+        config: Stage 2's settings.
+    """
+    m = len(axes)
+    fractals, naturals = _fit_calibrators(train, widths, m, config)
+    detector = _best_detector(fractals, naturals, widths, mix=mix, calibration=calibration, foreign=foreign)
+    router_weight, router_bias = _fit_router(train, m)
+    blank = Head(torch.zeros(m, 3 * m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64))
+    mocae = Mocae(
+        axes=axes,
+        layers=layers,
+        widths=widths,
+        router_weight=router_weight,
+        router_bias=router_bias,
+        coefficients=torch.ones(3, dtype=torch.float64),
+        scales=_fit_scales(fractals[-1], naturals[-1], calibration.signatures.split(list(widths), dim=1)[-1]),
+        axis_temperature=1.0,
+        best_head=blank,
+        mixture_head=blank,
+        strength=1.0,
+        plain_temperatures=(1.0, 1.0),
+        fractal=fractals[-1],
+        natural=naturals[-1],
+        detector=detector,
+        foreign_p_values=config.foreign_p_values,
+        fallback=config.fallback,
+        uniform=config.uniform,
+    )
+    mocae = _fit_axis_readout(mocae, mix, calibration, config)
+    mocae = _fit_best_readout(mocae, mix, calibration, config)
+    return replace(mocae, mixture_head=mocae.best_head)
+
+
+def _fit_calibrators(
+    train: SplitFeatures, widths: tuple[int, ...], m: int, config: Stage2Config
+) -> tuple[list[FractalCalibrator], list[NaturalCalibrator]]:
+    fractals, naturals = [], []
+    for block in train.signatures.split(list(widths), dim=1):
+        fractals.append(
+            FractalCalibrator.fit(
+                block,
+                train.axis_ids,
+                m,
+                epsilon=config.epsilon,
+                q=config.neighbour,
+                neighbours=config.dimension_neighbours,
+            )
+        )
+        naturals.append(NaturalCalibrator.fit(block, train.axis_ids, m))
+    return fractals, naturals
+
+
+def _best_detector(
+    fractals: list[FractalCalibrator],
+    naturals: list[NaturalCalibrator],
+    widths: tuple[int, ...],
+    *,
+    mix: SplitFeatures,
+    calibration: SplitFeatures,
+    foreign: Tensor,
+) -> ForeignDetector:
+    """The depth that best tells calibration prompts from the foreign development set."""
+    blocks = [split.split(list(widths), dim=1) for split in (mix.signatures, calibration.signatures, foreign)]
+    detectors, aurocs = [], []
+    for depth, (fractal, natural) in enumerate(zip(fractals, naturals, strict=True)):
+        detector = fit_detector(natural, fractal, depth, mix=blocks[0][depth], calibration=blocks[1][depth])
+        detectors.append(detector)
+        aurocs.append(_auroc(detector.scores(blocks[2][depth]), detector.reference))
+    best = max(range(len(aurocs)), key=aurocs.__getitem__)
+    return replace(detectors[best], auroc=tuple(aurocs))
+
+
+def _auroc(positive: Tensor, negative: Tensor) -> float:
+    """Probability that a positive scores above a negative, ties half."""
+    difference = positive[:, None] - negative[None, :]
+    return float(((difference > 0).double() + 0.5 * (difference == 0)).mean())
+
+
+def _fit_router(train: SplitFeatures, m: int) -> tuple[Tensor, Tensor]:
+    """Warm start of W_r: multinomial logistic on axis labels, axes weighted equally, penalty by cross-validation."""
+    weights = equal_axis_weights(train.axis_ids, m)
+    targets = axis_targets(train.axis_ids, m)
+    l2 = choose_l2(train.signatures, targets, weights)
+    return fit_logistic(train.signatures, targets, weights, l2=l2)
+
+
+def _fit_scales(fractal: FractalCalibrator, natural: NaturalCalibrator, deepest: Tensor) -> Tensor:
+    scores = (fractal.scores(deepest), natural.scores(deepest))
+    return torch.tensor([fitted_scale(centre_over_axes(score.double())) for score in scores], dtype=torch.float64)
+
+
+def _fit_axis_readout(
+    mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config
+) -> Mocae:
+    m = len(mocae.axes)
+    switches = torch.tensor([1.0, float(config.fractal), float(config.natural)], dtype=torch.float64)
+    lambdas = torch.tensor([1.0, config.lambda_fractal, config.lambda_natural], dtype=torch.float64)
+    learned = torch.ones(3, dtype=torch.float64)
+    if config.learn_coefficients:
+        # On data the router has fitted, calibrators would fade: the mix split is new to it.
+        parts = [part * on * scale for part, on, scale in zip(mocae.parts(mix.signatures), switches, lambdas, strict=True)]
+        learned = fit_coefficients(parts, mix.axis_ids, equal_axis_weights(mix.axis_ids, m))
+    mocae = replace(mocae, coefficients=learned * lambdas * switches)
+    if not config.fit_temperature:
+        return mocae
+    allowed = axis_targets(calibration.axis_ids, m).bool()
+    weights = equal_axis_weights(calibration.axis_ids, m)
+    logits = mocae.route(calibration.signatures).features[:, :m]
+    plain = mocae.plain_logits(calibration.signatures)
+    return replace(
+        mocae,
+        axis_temperature=fit_temperature(logits, allowed, weights),
+        plain_temperatures=(fit_temperature(plain, allowed, weights), mocae.plain_temperatures[1]),
+    )
+
+
+def _fit_best_readout(
+    mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config
+) -> Mocae:
+    m = len(mocae.axes)
+    features = mocae.route(mix.signatures).features
+    targets = soft_targets(mix.expert_losses, config.tie_tolerance)
+    weights = equal_axis_weights(mix.axis_ids, m)
+    l2 = choose_l2(features, targets, weights)
+    weight, bias = fit_logistic(features, targets, weights, l2=l2)
+    mocae = replace(mocae, best_head=Head(weight, bias))
+    if not config.fit_temperature:
+        return mocae
+    allowed = tied_experts(calibration.expert_losses, config.tie_tolerance)
+    weights = equal_axis_weights(calibration.axis_ids, m)
+    logits = mocae.best_head.logits(mocae.route(calibration.signatures).features)
+    plain = mocae.plain_logits(calibration.signatures)
+    return replace(
+        mocae,
+        best_head=Head(weight, bias, fit_temperature(logits, allowed, weights)),
+        plain_temperatures=(mocae.plain_temperatures[0], fit_temperature(plain, allowed, weights)),
+    )
