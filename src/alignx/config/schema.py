@@ -106,6 +106,7 @@ class Stage2Config(StrictModel):
     tie_tolerance: float = Field(0.01, ge=0, description="experts within this share of the lowest loss tie")
     fallback: Literal["prior", "base"] = Field("prior", description="what speaks where no expert applies")
     foreign_p_values: tuple[float, float] = Field((0.01, 0.05), description="g is 0 below and 1 above")
+    merges: tuple[MergeName, ...] = Field((), description="static merges made beside the mixture, and scored")
     end_to_end: EndToEndConfig = EndToEndConfig()
 
     @model_validator(mode="after")
@@ -126,6 +127,7 @@ class EvaluateConfig(StrictModel):
     batch_size: int = Field(16, ge=1, description="sequences a forward pass")
     bootstrap_draws: int = Field(2000, ge=100)
     calibration_bins: int = Field(15, ge=1)
+    ablations: bool = Field(False, description="score the warm start and the plain router beside the mixture")
     joint: bool = Field(True, description="train and score the joint LoRA")
     joint_candidates: tuple[Candidate, ...] = Field((), description="empty: Stage 1's own rate, 1 and 2 passes")
 

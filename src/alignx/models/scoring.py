@@ -8,11 +8,12 @@ answer see the prompt and itself only, at the positions it would have alone. Sco
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from alignx.data.batches import rows_by_length
+from alignx.data.batches import TokenBatch, rows_by_length
 from alignx.models.gated import GatedModel
 from alignx.models.load import BaseModel
 from alignx.progress import progress
@@ -29,6 +30,24 @@ class PromptAnswers:
     def length(self) -> int:
         """Tokens in all."""
         return len(self.prompt_ids) + sum(map(len, self.answers))
+
+
+def mean_target_nats(model: Any, batch: TokenBatch) -> Tensor:
+    """Mean nats a target token of each row of a batch, (b,) float32; gradients flow.
+
+    Logits are made for target positions only.
+    """
+    hidden = model.get_decoder()(
+        input_ids=batch.input_ids.to(model.device),
+        attention_mask=batch.attention_mask.to(model.device),
+        use_cache=False,
+    ).last_hidden_state
+    predicts = batch.target_mask[:, 1:].to(model.device)
+    logits = model.get_output_embeddings()(hidden[:, :-1][predicts]).float()
+    targets = batch.input_ids[:, 1:].to(model.device)[predicts]
+    nats = nn.functional.cross_entropy(logits, targets, reduction="none")
+    rows = predicts.nonzero()[:, 0]
+    return torch.zeros(len(batch.rows), device=nats.device).index_add(0, rows, nats) / predicts.sum(dim=1)
 
 
 @torch.no_grad()

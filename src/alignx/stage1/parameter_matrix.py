@@ -27,7 +27,7 @@ def parameter_matrix(task_vector: TaskVector, k: int, *, seed: int = 0) -> Tenso
     rows = []
     for name in sorted(task_vector.updates):
         update = task_vector.updates[name]
-        generator = torch.Generator().manual_seed(_module_seed(name, seed))
+        generator = torch.Generator().manual_seed(module_seed(name, seed))
         left = torch.randn(k1, update.b.shape[0], generator=generator) / k1**0.5
         right = torch.randn(k2, update.a.shape[1], generator=generator) / k2**0.5
         sketch = update.scale * (left @ update.b.float()) @ (update.a.float() @ right.T)
@@ -41,6 +41,6 @@ def squarest_factors(k: int) -> tuple[int, int]:
     return k1, k // k1
 
 
-def _module_seed(name: str, seed: int) -> int:
+def module_seed(name: str, seed: int) -> int:
     """Seed by the module's name: the same for all axes, independent between modules."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1

@@ -7,7 +7,8 @@ work. PEFT wraps the base in place; it is unwrapped again before returning, so t
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from alignx.data.template import TokenisedExample
 from alignx.errors import TrainingError
 from alignx.models.layers import adapted_modules
 from alignx.models.load import BaseModel
+from alignx.models.precision import uses_bf16
 from alignx.progress import progress
 from alignx.runs.files import write_json
 from alignx.stage1.schedule import TrainingJob, micro_batches
@@ -88,11 +90,10 @@ def train_adapter(
         target_modules=sorted(names) if config.target_modules != "all-linear" else "all-linear",
         task_type="CAUSAL_LM",
     )
-    peft_model = get_peft_model(base.model, lora)
+    with _quiet_about_checkpointing():
+        peft_model = get_peft_model(base.model, lora)
     try:
-        with warnings.catch_warnings():
-            # Transformers' own deprecation notice about an attribute that its Trainer reads itself.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        with _quiet_about_checkpointing():
             summary = _fit(base, peft_model, job, config)
         # PEFT fills in the path the base was read from, which means nothing on another machine.
         peft_model.peft_config["default"].base_model_name_or_path = base.source.hub_id or base.source.identity
@@ -123,6 +124,14 @@ def train_adapter(
     return summary
 
 
+@contextmanager
+def _quiet_about_checkpointing() -> Iterator[None]:
+    """Without the notice about an attribute that PEFT and Transformers' own Trainer read (transformers 5.23)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        yield
+
+
 def _fit(base: BaseModel, peft_model: Any, job: TrainingJob, config: Stage1Config) -> TrainingSummary:
     micro = config.micro_batch_size or config.batch_size
     accumulation = config.batch_size // micro
@@ -141,7 +150,7 @@ def _fit(base: BaseModel, peft_model: Any, job: TrainingJob, config: Stage1Confi
             weight_decay=config.weight_decay,
             lr_scheduler_type="cosine",
             warmup_steps=max(1, round(config.warmup_fraction * n_steps)),
-            bf16=_use_bf16(config),
+            bf16=uses_bf16(config.precision),
             use_cpu=base.model.device.type == "cpu",
             seed=job.seed,
             train_sampling_strategy="sequential",
@@ -217,14 +226,6 @@ def _printer() -> type[TrainerCallback]:
     from transformers.trainer_callback import PrinterCallback
 
     return PrinterCallback
-
-
-def _use_bf16(config: Stage1Config) -> bool:
-    if config.precision != "auto":
-        return config.precision == "bf16"
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def _save_adapter(peft_model: Any, adapter_folder: Path) -> None:

@@ -1,0 +1,12 @@
+"""Whether bf16 autocast pays on this machine."""
+
+import torch
+
+
+def uses_bf16(precision: str) -> bool:
+    """Resolve `auto`, `float32` or `bf16`; `auto` is bf16 where the processor or GPU multiplies it natively."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
