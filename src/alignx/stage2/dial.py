@@ -87,6 +87,26 @@ def mixture_weights(
     return floors + (1 - floors.sum(dim=1, keepdim=True)) * (g * probs + (1 - g) * prior)
 
 
+def expert_scale(pi: Tensor, strength: Tensor, learned_strength: Tensor) -> Tensor:
+    """Factor on all experts of a prompt: strength * learned ** evenness(pi).
+
+    A mixture of nearly orthogonal updates is shorter than any of them; the learned strength makes up for that. Its
+    exponent is the entropy of pi over log m, so an expert that speaks alone is used exactly as it was trained.
+
+    Args:
+        pi: (b, m) mixture weights.
+        strength: (b,) or scalar, the user's.
+        learned_strength: scalar, positive.
+
+    Returns:
+        (b,).
+    """
+    share = pi / pi.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    entropy = -torch.special.xlogy(share, share).sum(dim=1)
+    evenness = entropy / math.log(pi.shape[1]) if pi.shape[1] > 1 else torch.zeros_like(entropy)
+    return strength * learned_strength**evenness
+
+
 def _vector(values: Mapping[str, float], axes: Sequence[str], what: str, *, default: float) -> Tensor:
     for axis, value in values.items():
         if axis not in axes:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignx.stage2.dial import expert_scale, mixture_weights
 from alignx.stage2.foreign import ForeignDetector, with_prefix
 from alignx.stage2.fractal import FractalCalibrator
 from alignx.stage2.natural import NaturalCalibrator
@@ -70,7 +71,7 @@ class Mocae:
         axis_temperature: T of axis_probs.
         best_head: read-out behind best_probs.
         mixture_head: read-out behind the mixture.
-        strength: learned scale of all experts.
+        strength: learned scale of an even mixture of all experts; see `expert_scale`.
         plain_temperatures: of the plain router, judged against axis and against best expert.
         fractal: the fractal calibrator, at the deepest layer.
         natural: the natural calibrator, at the deepest layer.
@@ -115,6 +116,22 @@ class Mocae:
             known=torch.ones_like(known) if self.uniform else known,
             features=features,
         )
+
+    def mix(self, routing: Routing, weights: Tensor, floors: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
+        """What the dial makes of a routing.
+
+        Args:
+            routing: of n prompts.
+            weights: (n, m) or (m,) axis weights.
+            floors: (n, m) or (m,) floors.
+            strength: (n,) or scalar.
+
+        Returns:
+            pi (n, m) and the factor on all experts (n,).
+        """
+        pi = mixture_weights(routing.mixture_logits, routing.known, weights, floors, fallback=self.fallback)
+        learned = torch.tensor(self.strength, dtype=pi.dtype)
+        return pi, expert_scale(pi, strength.to(pi), learned)
 
     def parts(self, signatures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Router logits and both calibrators' centred, scaled scores; (n, m) each, float64."""

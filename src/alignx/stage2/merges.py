@@ -1,0 +1,91 @@
+"""Static merges: the editing methods that MoCaE is compared with. The same weights, whatever the prompt.
+
+All act on the axes' own task vectors; the shared expert, where a run has one, stays on.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignx.config import MERGE_NAMES, MergeName
+from alignx.errors import ConfigError
+from alignx.stage1.parameter_matrix import module_seed
+from alignx.stage1.task_vector import TaskVector, dare, ties
+
+# Coefficients tried on the mix split by the methods that leave theirs to a validation set.
+COEFFICIENTS: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
+TIES_DENSITY = 0.2  # Yadav et al. 2023, section 4: top 20%
+DARE_DENSITY = 0.5
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A static merge.
+
+    Attributes:
+        method: one of `MERGE_NAMES`.
+        coefficient: factor on the merged update; for `uniform` and `negate` the share of each expert, with its sign.
+        seed: of DARE's drops.
+        mix_loss: nats a target token on the mix split by coefficient tried; empty where nothing is chosen.
+    """
+
+    method: MergeName
+    coefficient: float
+    seed: int = 0
+    mix_loss: Mapping[str, float] | None = None
+
+    @property
+    def is_weighted_sum(self) -> bool:
+        """Whether the merge is a weighted sum of experts, which gates can run."""
+        return self.method in {"uniform", "task-arithmetic", "negate"}
+
+    def settings(self) -> dict[str, Any]:
+        """State for json."""
+        document: dict[str, Any] = {"method": self.method, "coefficient": self.coefficient, "seed": self.seed}
+        if self.method == "ties":
+            document["density"] = TIES_DENSITY
+        if self.method == "dare":
+            document["density"] = DARE_DENSITY
+        return document | {"mix_loss": dict(self.mix_loss or {})}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "Merge":
+        """Inverse of `settings`."""
+        return cls(
+            checked_merge(settings["method"]),
+            float(settings["coefficient"]),
+            int(settings["seed"]),
+            dict(settings.get("mix_loss") or {}),
+        )
+
+
+def checked_merge(method: str) -> MergeName:
+    """A merge's name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for known in MERGE_NAMES:
+        if known == method:
+            return known
+    raise ConfigError(f"unknown method `{method}`; give mocae or one of {', '.join(MERGE_NAMES)}")
+
+
+def merged_updates(merge: Merge, experts: Mapping[str, TaskVector]) -> dict[str, Callable[[], Tensor]]:
+    """A merge's dense update of every module, made one at a time when called."""
+    vectors = list(experts.values())
+
+    def update(name: str) -> Tensor:
+        dense = [vector.updates[name].dense() for vector in vectors]
+        if merge.method == "ties":
+            return merge.coefficient * ties(dense, density=TIES_DENSITY)
+        if merge.method == "dare":
+            generator = torch.Generator().manual_seed(module_seed(name, merge.seed))
+            return dare(dense, [merge.coefficient] * len(dense), density=DARE_DENSITY, generator=generator)
+        return merge.coefficient * torch.stack(dense).sum(dim=0)
+
+    return {name: (lambda name=name: update(name)) for name in vectors[0].updates}
+
