@@ -1,0 +1,263 @@
+"""The gated runtime: route each prompt, mix the experts for it, answer.
+
+Source: AlignX (EACL 2026, arXiv:2602.07381) for the idea; equations in docs/method.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from alignx.errors import ArtifactError, ConfigError
+from alignx.models.gated import GatedModel
+from alignx.models.lazy import LazyBase
+from alignx.models.load import BaseModel
+from alignx.runs.directory import RunDirectory
+from alignx.stage1.latent import LatentSpace
+from alignx.stage1.pipeline import read_latent_space
+from alignx.stage2.dial import Dial
+from alignx.stage2.experts import gate_weights, install_experts
+from alignx.stage2.mocae import Mocae
+from alignx.stage2.pipeline import read_mocae, read_signatures
+
+DEFAULT_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class MixtureWeights:
+    """What one prompt was given.
+
+    Attributes:
+        pi: axis -> mixture weight.
+        scale: factor on all experts: the user's strength, times what was learned for mixtures this even.
+        axis_probs: axis -> probability that the prompt is like its data.
+        best_probs: axis -> probability that its expert serves the prompt best.
+        known: g in [0, 1]; 0 where no expert applies and the fallback speaks.
+    """
+
+    pi: dict[str, float]
+    scale: float
+    axis_probs: dict[str, float]
+    best_probs: dict[str, float]
+    known: float
+
+    @property
+    def out_of_distribution(self) -> bool:
+        """Whether the fallback has more say than the router."""
+        return self.known < 0.5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and what made it.
+
+    Attributes:
+        text: the answer, without control tokens.
+        weights: mixture of its prompt.
+        n_tokens: tokens generated, the end token among them.
+        finished: whether the model ended the answer itself.
+        prompt_cut: tokens taken off the prompt's start to fit the context.
+    """
+
+    text: str
+    weights: MixtureWeights
+    n_tokens: int
+    finished: bool
+    prompt_cut: int = 0
+
+
+class AlignX:
+    """An aligned model: one base, its experts, the mixture that weighs them for every prompt.
+
+    The base's linear layers are wrapped on construction; a base that is shared with other code must not be. Weights
+    travel with each call, so rows of a batch may have different dials and threads do not see each other's.
+
+    Args:
+        base: loaded base.
+        gated: the experts, installed in it.
+        mocae: the trained mixture.
+        space: the latent space its signatures lie in.
+    """
+
+    def __init__(self, base: BaseModel, gated: GatedModel, mocae: Mocae, space: LatentSpace) -> None:
+        if list(mocae.layers) != list(space.layers) or list(mocae.widths) != space.widths:
+            raise ArtifactError("the mixture was fitted on another latent space; run `alignx stage2` again")
+        self.base = base
+        self.gated = gated
+        self.mocae = mocae
+        self.space = space
+
+    @classmethod
+    def from_pretrained(cls, run: str | Path) -> Self:
+        """Load a finished run directory.
+
+        Raises:
+            ArtifactError: not a run directory, a stage is missing, or the base is another one.
+            ModelError: the base cannot be loaded.
+        """
+        directory = RunDirectory(Path(run))
+        config = directory.read_config()
+        mocae, space = read_mocae(directory), read_latent_space(directory)
+        if mocae.axes != tuple(config.axes):
+            raise ArtifactError(f"{directory.root}: the mixture is of other axes; run `alignx stage2 {directory.root}`")
+        base = LazyBase(config, directory).base
+        return cls(base, install_experts(config, directory, base), mocae, space)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Axis names, in the order of every vector."""
+        return self.mocae.axes
+
+    def route(self, prompts: str | Sequence[str], dial: Dial | Sequence[Dial] | None = None) -> list[MixtureWeights]:
+        """Mixture weights of prompts, without answering them.
+
+        Args:
+            prompts: one prompt or several.
+            dial: one for all prompts, or one for each.
+
+        Raises:
+            DialError: see `Dial`.
+        """
+        texts = _listed(prompts)
+        dials = _one_each(dial, len(texts))
+        ids = [self._encode(text, room=0)[0] for text in texts]
+        return self._describe(*self._mix(ids, dials))
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        dial: Dial | Sequence[Dial] | None = None,
+        *,
+        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        **sampling: Any,
+    ) -> list[Answer]:
+        """Answer prompts, each under its own mixture; greedy unless sampling options are given.
+
+        Args:
+            prompts: one prompt or several, answered as one batch.
+            dial: one for all prompts, or one for each.
+            max_new_tokens: longest answer.
+            sampling: options of Transformers' `generate`, such as `do_sample`, `temperature`, `top_p`.
+
+        Raises:
+            DialError: see `Dial`.
+            ConfigError: no room for an answer in the model's context.
+        """
+        if not 1 <= max_new_tokens < self.base.context_tokens:
+            raise ConfigError(
+                f"max_new_tokens {max_new_tokens}: must be at least 1 and leave room for a prompt in the model's "
+                f"{self.base.context_tokens} tokens"
+            )
+        texts = _listed(prompts)
+        dials = _one_each(dial, len(texts))
+        encoded = [self._encode(text, room=max_new_tokens) for text in texts]
+        ids = [prompt for prompt, _ in encoded]
+        routing, pi, scale = self._mix(ids, dials)
+        input_ids, attention_mask = left_padded(ids, self.base.pad_token_id)
+        options = {"do_sample": False, **sampling}
+        with torch.no_grad(), self.gated.using(self._gates(pi, scale)):
+            output = self.base.model.generate(
+                input_ids=input_ids.to(self.base.model.device),
+                attention_mask=attention_mask.to(self.base.model.device),
+                max_new_tokens=max_new_tokens,
+                eos_token_id=self.base.template.end_token_id,
+                pad_token_id=self.base.pad_token_id,
+                **options,
+            )
+        described = self._describe(routing, pi, scale)
+        new = output[:, input_ids.shape[1] :].tolist()
+        return [
+            self._answer(tokens, weights, cut) for tokens, weights, (_, cut) in zip(new, described, encoded, strict=True)
+        ]
+
+    def next_token_logits(
+        self, prompts: Sequence[Sequence[int]], dial: Dial | Sequence[Dial] | None = None
+    ) -> Tensor:
+        """Logits (n, vocabulary) after prompts given as token ids, each under its own mixture.
+
+        An empty prompt is read as the model's start token; one longer than the context keeps its end.
+        """
+        ids = [self._fit_context(prompt, room=0)[0] for prompt in prompts]
+        _, pi, scale = self._mix(ids, _one_each(dial, len(ids)))
+        input_ids, attention_mask = left_padded(ids, self.base.pad_token_id)
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
+        with torch.no_grad(), self.gated.using(self._gates(pi, scale)):
+            hidden = self.base.model.get_decoder()(
+                input_ids=input_ids.to(self.base.model.device),
+                attention_mask=attention_mask.to(self.base.model.device),
+                position_ids=positions.to(self.base.model.device),
+                use_cache=False,
+            ).last_hidden_state
+            logits: Tensor = self.base.model.get_output_embeddings()(hidden[:, -1])
+        return logits.float().cpu()
+
+    def _encode(self, text: str, *, room: int) -> tuple[list[int], int]:
+        return self._fit_context(self.base.template.encode_prompt(text), room=room)
+
+    def _fit_context(self, prompt: Sequence[int], *, room: int) -> tuple[list[int], int]:
+        """The prompt's last tokens that leave `room`, never none, and how many were cut off."""
+        ids = list(prompt) or [self._start_token()]
+        kept = ids[-(self.base.context_tokens - room) :]
+        return kept, len(ids) - len(kept)
+
+    def _start_token(self) -> int:
+        start = self.base.tokenizer.bos_token_id
+        return int(self.base.template.end_token_id if start is None else start)
+
+    def _mix(self, ids: Sequence[Sequence[int]], dials: Sequence[Dial]) -> tuple[Any, Tensor, Tensor]:
+        weights = torch.stack([dial.weight_vector(self.axes) for dial in dials])
+        floors = torch.stack([dial.floor_vector(self.axes) for dial in dials])
+        strength = torch.tensor([dial.checked_strength() for dial in dials], dtype=torch.float64)
+        routing = self.mocae.route(read_signatures(self.base, self.space, ids, what=""))
+        pi, scale = self.mocae.mix(routing, weights, floors, strength)
+        return routing, pi, scale
+
+    def _gates(self, pi: Tensor, scale: Tensor) -> Tensor:
+        return gate_weights(self.gated.names, self.axes, pi, scale).float()
+
+    def _describe(self, routing: Any, pi: Tensor, scale: Tensor) -> list[MixtureWeights]:
+        def named(row: Tensor) -> dict[str, float]:
+            return dict(zip(self.axes, row.tolist(), strict=True))
+
+        return [
+            MixtureWeights(named(pi[n]), float(scale[n]), named(axis), named(best), float(known))
+            for n, (axis, best, known) in enumerate(
+                zip(routing.axis_probs, routing.best_probs, routing.known, strict=True)
+            )
+        ]
+
+    def _answer(self, tokens: list[int], weights: MixtureWeights, cut: int) -> Answer:
+        end = self.base.template.end_token_id
+        finished = end in tokens
+        kept = tokens[: tokens.index(end)] if finished else tokens
+        text = self.base.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return Answer(text, weights, len(kept) + finished, finished, cut)
+
+
+def left_padded(ids: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, (n, longest) each, padded on the left so that answers start together."""
+    width = max(map(len, ids))
+    input_ids = torch.full((len(ids), width), pad_token_id)
+    attention_mask = torch.zeros(len(ids), width, dtype=torch.long)
+    for row, prompt in enumerate(ids):
+        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        attention_mask[row, width - len(prompt) :] = 1
+    return input_ids, attention_mask
+
+
+def _listed(prompts: str | Sequence[str]) -> list[str]:
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not texts:
+        raise ConfigError("no prompt given; give at least one")
+    return texts
+
+
+def _one_each(dial: Dial | Sequence[Dial] | None, count: int) -> list[Dial]:
+    if dial is None or isinstance(dial, Dial):
+        return [dial or Dial()] * count
+    if len(dial) != count:
+        raise ConfigError(f"{len(dial)} dials for {count} prompts; give one for all or one for each")
+    return list(dial)
