@@ -1,0 +1,104 @@
+"""The joint LoRA: one adapter on all axes' training prompts, the comparator that a mixture must not lose to.
+
+It is trained in exactly the format it is tested in (no injection), on the prompts the experts were trained on, at the
+experts' rank, and its rate and passes are chosen on the mix split. A baseline is never weakened.
+"""
+
+import shutil
+from collections.abc import Sequence
+
+import torch
+
+from alignx.config import Candidate, RunConfig
+from alignx.data.prepare import data_fingerprint, read_splits
+from alignx.models.gated import GatedModel
+from alignx.models.layers import adapted_modules
+from alignx.models.lazy import LazyBase
+from alignx.progress import notice
+from alignx.runs.directory import RunDirectory
+from alignx.runs.files import write_json
+from alignx.stage1.pipeline import SHARED, train_on_all_axes
+from alignx.stage1.task_vector import TaskVector, read_task_vector
+from alignx.stage2.logistic import equal_axis_weights
+from alignx.stage2.pipeline import target_items, target_losses
+
+JOINT = "joint"
+
+
+def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
+    """Train every candidate that is missing, and keep the best on the mix split as `stage1/joint`."""
+    candidates = joint_candidates(config)
+    names = {_adapter_name(config, candidate): candidate for candidate in candidates}
+    for name, candidate in names.items():
+        if name != SHARED:
+            train_on_all_axes(
+                config, run, lazy, name=name, learning_rate=candidate.learning_rate, epochs=candidate.epochs
+            )
+    inputs = {
+        "candidates": {name: run.step_fingerprint(f"train-{name}") for name in names},
+        "mix": {axis: data_fingerprint(run, axis) for axis in config.axes},
+    }
+    folder = run.adapter_folder(JOINT)
+    if run.is_done("choose-joint", inputs, folder / "adapter_model.safetensors"):
+        notice("joint: up to date")
+        return
+    losses = _mix_losses(config, run, lazy, list(names))
+    best = min(losses, key=losses.__getitem__)
+    _copy_adapter(run, best)
+    tried = [
+        {"learning_rate": candidate.learning_rate, "epochs": candidate.epochs, "mix_loss": losses[name]}
+        for name, candidate in names.items()
+    ]
+    chosen = {"learning_rate": names[best].learning_rate, "epochs": names[best].epochs}
+    write_json(folder.parent / "choice.json", {"chosen": chosen, "tried": tried})
+    run.mark_done("choose-joint", inputs)
+
+
+def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
+    """What is tried: the config's list, or Stage 1's own rate with one and two passes."""
+    rate = config.stage1.learning_rate
+    return config.evaluate.joint_candidates or tuple(Candidate(learning_rate=rate, epochs=n) for n in (1, 2))
+
+
+def read_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> TaskVector:
+    """The chosen joint LoRA."""
+    return read_task_vector(run.adapter_folder(JOINT), adapted_modules(lazy.base.model, config.stage1.target_modules))
+
+
+def _adapter_name(config: RunConfig, candidate: Candidate) -> str:
+    """The shared expert is a joint LoRA: a candidate with its very settings is not trained again."""
+    stage1 = config.stage1
+    if stage1.shared_expert and (candidate.learning_rate, candidate.epochs) == (
+        stage1.learning_rate,
+        stage1.shared_epochs,
+    ):
+        return SHARED
+    return f"joint-rate-{candidate.learning_rate:g}-passes-{candidate.epochs}"
+
+
+def _mix_losses(config: RunConfig, run: RunDirectory, lazy: LazyBase, names: Sequence[str]) -> dict[str, float]:
+    base, axes = lazy.base, list(config.axes)
+    examples = [example for axis in axes for example in read_splits(run, axis).mix]
+    row_weights = equal_axis_weights(torch.tensor([axes.index(example.axis) for example in examples]), len(axes))
+    items = target_items(base, examples, config.evaluate.max_tokens)
+    modules = adapted_modules(base.model, config.stage1.target_modules)
+    adapters = {name: read_task_vector(run.adapter_folder(name), modules).updates for name in names}
+    losses = {}
+    with GatedModel(base.model, adapters) as gated:
+        for number, name in enumerate(names):
+            weights = torch.zeros(len(items), len(names))
+            weights[:, number] = 1
+            nats = target_losses(base, items, gated, weights, config, f"validate {name}")
+            losses[name] = float((nats * row_weights).sum() / row_weights.sum())
+    return losses
+
+
+def _copy_adapter(run: RunDirectory, name: str) -> None:
+    """Copy an adapter into `stage1/joint`; its weights go last, so that a kill in between is noticed."""
+    source, folder = run.adapter_folder(name), run.adapter_folder(JOINT)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    for path in sorted(source.iterdir(), key=lambda path: path.suffix == ".safetensors"):
+        shutil.copyfile(path, folder / path.name)
+    shutil.copyfile(source.parent / "training.json", folder.parent / "training.json")

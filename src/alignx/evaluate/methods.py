@@ -1,0 +1,127 @@
+"""The methods that are compared: adapter weights for every prompt, and a dense update where a merge needs one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from alignx.config import MERGE_NAMES, RunConfig
+from alignx.evaluate.joint import JOINT
+from alignx.models.gated import GatedModel
+from alignx.models.lazy import LazyBase
+from alignx.runs.directory import RunDirectory, fingerprint
+from alignx.stage1.pipeline import SHARED, expert_task_vectors
+from alignx.stage2.dial import mixture_weights
+from alignx.stage2.experts import gate_weights
+from alignx.stage2.merges import merged_updates
+from alignx.stage2.mocae import Mocae, Routing
+from alignx.stage2.pipeline import read_merge
+
+ALIGNX = "alignx"
+BASE = "base"
+UNIFORM = "uniform"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the tables.
+
+    Attributes:
+        name: `base`, `expert-<axis>`, `joint`, `uniform`, `alignx`, or `ablation-...`.
+        weights: (n, adapters) of the installed adapters; none is the bare base.
+        made_from: fingerprint of what its scores depend on, besides the prompts.
+        updates: dense updates folded into the base while it is scored.
+    """
+
+    name: str
+    weights: Tensor | None
+    made_from: str
+    updates: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
+
+
+def expert_method(axis: str) -> str:
+    """Name of an axis's own expert in the tables."""
+    return f"expert-{axis}"
+
+
+def methods(
+    config: RunConfig, run: RunDirectory, lazy: LazyBase, gated: GatedModel, mocae: Mocae, signatures: Tensor
+) -> list[Method]:
+    """Every method of a run, in the order of the tables.
+
+    Args:
+        config: the run's config.
+        run: the run directory.
+        lazy: its base.
+        gated: shared, axes' and (when scored) joint adapters, installed.
+        mocae: the trained mixture.
+        signatures: (n, sum of widths) of the prompts to score.
+    """
+    routing, n = mocae.route(signatures), len(signatures)
+    axes, m = list(config.axes), len(config.axes)
+    experts = {axis: run.step_fingerprint(f"train-{axis}") for axis in axes}
+    ones = torch.ones(n, dtype=torch.float64)
+    mixture = run.step_fingerprint("mocae")
+
+    def gates(pi: Tensor, scale: Tensor = ones) -> Tensor:
+        return gate_weights(gated.names, axes, pi.double(), scale).float()
+
+    found = [Method(BASE, None, "")]
+    for number, axis in enumerate(axes):
+        alone = torch.zeros(n, m)
+        alone[:, number] = 1
+        found.append(Method(expert_method(axis), gates(alone), experts[axis]))
+    if JOINT in gated.names:
+        weights = torch.zeros(n, len(gated.names))
+        weights[:, gated.names.index(JOINT)] = 1
+        found.append(Method(JOINT, weights, run.step_fingerprint("choose-joint")))
+    found.append(Method(UNIFORM, gates(torch.full((n, m), 1 / m)), fingerprint(experts)))
+    pi, scale = neutral_mixture(mocae, routing)
+    found.append(Method(ALIGNX, gates(pi, scale), fingerprint([experts, mixture])))
+    if config.evaluate.ablations:
+        found += _ablations(mocae, routing, signatures, gated, gates, fingerprint([experts, mixture]))
+    return found + _merges(config, run, lazy, gates, n)
+
+
+def neutral_mixture(mocae: Mocae, routing: Routing) -> tuple[Tensor, Tensor]:
+    """Pi (n, m) and factor (n,) with the dial at rest."""
+    flat = torch.ones(len(mocae.axes), dtype=torch.float64)
+    return mocae.mix(routing, flat, 0 * flat, torch.tensor(1.0, dtype=torch.float64))
+
+
+def _ablations(
+    mocae: Mocae,
+    routing: Routing,
+    signatures: Tensor,
+    gated: GatedModel,
+    gates: Callable[[Tensor], Tensor],
+    made_from: str,
+) -> list[Method]:
+    flat = torch.ones(len(mocae.axes), dtype=torch.float64)
+    warm = mixture_weights(routing.best_probs.log(), routing.known, flat, 0 * flat, fallback=mocae.fallback)
+    found = [
+        Method("ablation-warm-start", gates(warm), made_from),
+        Method("ablation-plain-router", gates(mocae.plain_logits(signatures).softmax(dim=1)), made_from),
+    ]
+    if SHARED in gated.names:
+        found.append(Method("ablation-shared-only", gates(torch.zeros_like(warm)), made_from))
+    return found
+
+
+def _merges(
+    config: RunConfig, run: RunDirectory, lazy: LazyBase, gates: Callable[[Tensor], Tensor], n: int
+) -> list[Method]:
+    found = []
+    for name in MERGE_NAMES:
+        if name == "uniform" or not run.merge_path(name).is_file():
+            continue
+        merge = read_merge(run, name)
+        made_from = run.step_fingerprint(f"merge-{name}")
+        m = len(config.axes)
+        if merge.is_weighted_sum:
+            found.append(Method(f"ablation-{name}", gates(torch.full((n, m), merge.coefficient)), made_from))
+        else:
+            updates = merged_updates(merge, expert_task_vectors(config, run, lazy.base))
+            found.append(Method(f"ablation-{name}", gates(torch.zeros(n, m)), made_from, updates))
+    return found
