@@ -2,22 +2,30 @@
 
 from alignx.config.files import load_config
 from alignx.config.schema import (
+    MERGE_NAMES,
     AxisConfig,
     Candidate,
+    DialSetting,
     EndToEndConfig,
     EvaluateConfig,
+    MergeName,
     RunConfig,
+    ShowcaseConfig,
     SplitSizes,
     Stage1Config,
     Stage2Config,
 )
 
 __all__ = [
+    "MERGE_NAMES",
     "AxisConfig",
     "Candidate",
+    "DialSetting",
     "EndToEndConfig",
     "EvaluateConfig",
+    "MergeName",
     "RunConfig",
+    "ShowcaseConfig",
     "SplitSizes",
     "Stage1Config",
     "Stage2Config",

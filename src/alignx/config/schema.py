@@ -132,6 +132,23 @@ class EvaluateConfig(StrictModel):
     joint_candidates: tuple[Candidate, ...] = Field((), description="empty: Stage 1's own rate, 1 and 2 passes")
 
 
+class DialSetting(StrictModel):
+    """A named setting of the dial."""
+
+    label: str = Field(min_length=1)
+    weights: dict[str, float] = Field({}, description="axis -> factor on its odds")
+    floors: dict[str, float] = Field({}, description="axis -> least share of the mixture")
+    strength: float = Field(1.0, description="scale of all experts; 0 is the base")
+
+
+class ShowcaseConfig(StrictModel):
+    """One prompt answered at several dial settings at the end of a run."""
+
+    prompt: str = Field("", description="empty: no showcase")
+    settings: tuple[DialSetting, ...] = Field((), description="empty: a lean towards each axis in turn")
+    max_new_tokens: int = Field(96, ge=1)
+
+
 class RunConfig(StrictModel):
     """A whole run."""
 
@@ -145,13 +162,17 @@ class RunConfig(StrictModel):
     stage1: Stage1Config = Stage1Config()
     stage2: Stage2Config = Stage2Config()
     evaluate: EvaluateConfig = EvaluateConfig()
-    showcase_prompt: str = Field("", description="prompt answered at three dial settings after a run; empty: none")
+    showcase: ShowcaseConfig = ShowcaseConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name in self.axes:
             if not name.replace("-", "").replace("_", "").isalnum() or name in {"shared", "joint", "latent"}:
                 raise ValueError(f"axis name `{name}` must be letters, digits, - or _, and not a reserved word")
+        for setting in self.showcase.settings:
+            unknown = sorted((setting.weights.keys() | setting.floors.keys()) - self.axes.keys())
+            if unknown:
+                raise ValueError(f"showcase setting `{setting.label}` names axis `{unknown[0]}`, which this run lacks")
         return self
 
     @property

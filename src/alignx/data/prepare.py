@@ -1,10 +1,11 @@
-"""One axis's data into a run directory: read, freed of other axes' prompts, split, kept."""
+"""The axes' data into a run directory: read, freed of each other's prompts, split, kept."""
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from alignx.config import AxisConfig
+from alignx.config import AxisConfig, RunConfig
 from alignx.data.example import Example
 from alignx.data.sources import load_axis
 from alignx.data.splits import SPLITS, AxisSplits, split_examples
@@ -14,55 +15,58 @@ from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.files import read_json, read_jsonl, write_json, write_jsonl
 
 
-def prepare_axis(
-    run: RunDirectory, axis: str, config: AxisConfig, *, salt: str, seed: int, data_dir: Path | None
-) -> AxisSplits:
-    """Read, split and keep one axis's examples; prompts that another axis of the run holds are dropped and counted.
+@dataclass(frozen=True)
+class PreparedAxis:
+    """One axis's splits, not written yet, and its entry in `splits.json`."""
+
+    splits: AxisSplits
+    record: dict[str, Any]
+
+
+def prepare_axes(
+    config: RunConfig, *, data_dir: Path | None, kept: Mapping[str, PreparedAxis] | None = None
+) -> dict[str, PreparedAxis]:
+    """Read and split every axis, in the config's order; writes nothing.
+
+    A prompt that an earlier axis has is dropped from a later one, and counted.
+
+    Args:
+        config: the run's config.
+        data_dir: folder of relative sources.
+        kept: axes that are taken as they are instead of being read again.
 
     Raises:
         DataError: see `load_axis` and `split_examples`.
     """
-    data = load_axis(axis, config, data_dir=data_dir, seed=seed)
-    document = read_json(run.splits_path) if run.splits_path.is_file() else {"salt": salt, "axes": {}}
-    if document["salt"] != salt:
-        document = {"salt": salt, "axes": {}}
-    taken = {
-        prompt_hash
-        for other, record in document["axes"].items()
-        if other != axis
-        for split in SPLITS
-        for prompt_hash in record["splits"][split]
-    }
-    examples = [example for example in data.examples if example.prompt_hash not in taken]
-    n_shared = len(data.examples) - len(examples)
-    if n_shared:
-        notice(f"{axis}: left out {n_shared} prompts that another axis has")
-    splits = split_examples(examples, config.splits, salt=salt, source=f"axis `{axis}` ({data.source})")
-    hashes = {split: [example.prompt_hash for example in splits[split]] for split in SPLITS}
-    record = {
-        "source": data.source,
-        "licence": data.licence,
-        "rows_read": data.n_rows,
-        "usable_prompts": len(data.examples),
-        "shared_with_other_axes": n_shared,
-        "fingerprint": fingerprint([asdict(example) for split in SPLITS for example in splits[split]]),
-        "splits": hashes,
-    }
-    if document["axes"].get(axis) != record or not _examples_path(run, axis).is_file():
-        rows = [{"split": split, **asdict(example)} for split in SPLITS for example in splits[split]]
-        write_jsonl(_examples_path(run, axis), rows)
-        document["axes"][axis] = record
-        write_json(run.splits_path, document)
-    return splits
+    kept = kept or {}
+    taken = {prompt for axis in kept.values() for split in SPLITS for prompt in axis.record["splits"][split]}
+    prepared: dict[str, PreparedAxis] = {}
+    for axis, axis_config in config.axes.items():
+        if axis in kept:
+            prepared[axis] = kept[axis]
+            continue
+        prepared[axis] = _prepare(axis, axis_config, taken, salt=config.split_salt, seed=config.seed, data_dir=data_dir)
+        taken |= {prompt for split in SPLITS for prompt in prepared[axis].record["splits"][split]}
+    return prepared
 
 
-def forget_other_axes(run: RunDirectory, axes: Iterable[str]) -> None:
-    """Drop from `splits.json` the axes that a config no longer has."""
-    if run.splits_path.is_file():
-        document = read_json(run.splits_path)
-        kept = {axis: record for axis, record in document["axes"].items() if axis in set(axes)}
-        if kept != document["axes"]:
-            write_json(run.splits_path, {**document, "axes": kept})
+def write_axes(run: RunDirectory, prepared: Mapping[str, PreparedAxis], *, salt: str) -> None:
+    """Keep prepared axes: `splits.json`, and the examples in `data/<axis>.jsonl`."""
+    before = read_json(run.splits_path)["axes"] if run.splits_path.is_file() else {}
+    for axis, axis_data in prepared.items():
+        if before.get(axis) != axis_data.record or not _examples_path(run, axis).is_file():
+            rows = [{"split": split, **asdict(example)} for split in SPLITS for example in axis_data.splits[split]]
+            write_jsonl(_examples_path(run, axis), rows)
+    write_json(run.splits_path, {"salt": salt, "axes": {axis: data.record for axis, data in prepared.items()}})
+
+
+def read_prepared(run: RunDirectory, axis: str) -> PreparedAxis:
+    """An axis as the run keeps it.
+
+    Raises:
+        ArtifactError: the axis was not prepared, or its file is damaged.
+    """
+    return PreparedAxis(read_splits(run, axis), read_json(run.splits_path)["axes"][axis])
 
 
 def read_splits(run: RunDirectory, axis: str) -> AxisSplits:
@@ -86,6 +90,31 @@ def read_splits(run: RunDirectory, axis: str) -> AxisSplits:
 def data_fingerprint(run: RunDirectory, axis: str) -> str:
     """Fingerprint of an axis's prepared examples."""
     return str(read_json(run.splits_path)["axes"][axis]["fingerprint"])
+
+
+def _prepare(
+    axis: str, config: AxisConfig, taken: set[str], *, salt: str, seed: int, data_dir: Path | None
+) -> PreparedAxis:
+    data = load_axis(axis, config, data_dir=data_dir, seed=seed)
+    examples = [example for example in data.examples if example.prompt_hash not in taken]
+    n_shared = len(data.examples) - len(examples)
+    if n_shared:
+        notice(f"{axis}: left out {n_shared} prompts that another axis has")
+    splits = split_examples(examples, config.splits, salt=salt, source=f"axis `{axis}` ({data.source})")
+    record = {
+        "source": data.source,
+        "licence": data.licence,
+        "rows_read": data.n_rows,
+        "usable_prompts": len(data.examples),
+        "shared_with_other_axes": n_shared,
+        "fingerprint": fingerprint([asdict(example) for split in SPLITS for example in splits[split]]),
+        "splits": {split: _hashes(splits[split]) for split in SPLITS},
+    }
+    return PreparedAxis(splits, record)
+
+
+def _hashes(examples: Sequence[Example]) -> list[str]:
+    return [example.prompt_hash for example in examples]
 
 
 def _examples_path(run: RunDirectory, axis: str) -> Path:

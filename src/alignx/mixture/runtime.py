@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from alignx.config import RunConfig
 from alignx.errors import ArtifactError, ConfigError
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
@@ -100,11 +101,29 @@ class AlignX:
         """
         directory = RunDirectory(Path(run))
         config = directory.read_config()
-        mocae, space = read_mocae(directory), read_latent_space(directory)
+        return cls.from_run(config, directory, LazyBase(config, directory))
+
+    @classmethod
+    def from_run(cls, config: RunConfig, run: RunDirectory, lazy: LazyBase) -> Self:
+        """The same, on a base that other stages share; `close` gives it back unchanged.
+
+        Raises:
+            ArtifactError: as `from_pretrained`.
+        """
+        mocae, space = read_mocae(run), read_latent_space(run)
         if mocae.axes != tuple(config.axes):
-            raise ArtifactError(f"{directory.root}: the mixture is of other axes; run `alignx stage2 {directory.root}`")
-        base = LazyBase(config, directory).base
-        return cls(base, install_experts(config, directory, base), mocae, space)
+            raise ArtifactError(f"{run.root}: the mixture is of other axes; run `alignx stage2 {run.root}`")
+        return cls(lazy.base, install_experts(config, run, lazy.base), mocae, space)
+
+    def close(self) -> None:
+        """Take the experts out of the base."""
+        self.gated.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -170,12 +189,11 @@ class AlignX:
         described = self._describe(routing, pi, scale)
         new = output[:, input_ids.shape[1] :].tolist()
         return [
-            self._answer(tokens, weights, cut) for tokens, weights, (_, cut) in zip(new, described, encoded, strict=True)
+            self._answer(tokens, weights, cut)
+            for tokens, weights, (_, cut) in zip(new, described, encoded, strict=True)
         ]
 
-    def next_token_logits(
-        self, prompts: Sequence[Sequence[int]], dial: Dial | Sequence[Dial] | None = None
-    ) -> Tensor:
+    def next_token_logits(self, prompts: Sequence[Sequence[int]], dial: Dial | Sequence[Dial] | None = None) -> Tensor:
         """Logits (n, vocabulary) after prompts given as token ids, each under its own mixture.
 
         An empty prompt is read as the model's start token; one longer than the context keeps its end.

@@ -31,6 +31,8 @@ class GatedLinear(nn.Module):
         super().__init__()
         self.linear = linear
         like = linear.weight
+        self.a: Tensor
+        self.b: Tensor
         self.register_buffer("a", torch.cat([u.a for u in updates]).to(like), persistent=False)
         self.register_buffer("b", torch.cat([u.b * u.scale for u in updates], dim=1).to(like), persistent=False)
         self._gate = gate

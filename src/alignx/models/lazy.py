@@ -5,6 +5,7 @@ from functools import cached_property
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.models.fingerprint import model_sha256
+from alignx.models.layers import adapted_modules
 from alignx.models.load import BaseModel, load_base
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory
@@ -18,12 +19,16 @@ class LazyBase:
         self.config = config
         self.run = run
 
+    def load(self) -> None:
+        """Load now what would be loaded when first used."""
+        _ = self.base
+
     @cached_property
     def base(self) -> BaseModel:
         """The loaded base.
 
         Raises:
-            ModelError: it cannot be loaded.
+            ModelError: it cannot be loaded, or no layer of it can be adapted.
             ArtifactError: its weights are not those the run was made with.
         """
         notice(f"loading {self.config.model}")
@@ -33,6 +38,7 @@ class LazyBase:
             dtype=self.config.dtype,
             revision=self.config.revision,
         )
+        adapted_modules(base.model, self.config.stage1.target_modules)  # raises when nothing can be adapted
         self.check(base)
         return base
 

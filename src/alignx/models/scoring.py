@@ -101,7 +101,9 @@ def _batch_log_probs(base: BaseModel, batch: Sequence[PromptAnswers]) -> list[li
             positions[row, start:end] = torch.arange(n_prompt, n_prompt + len(answer))
             sees[row, start:end, :n_prompt] = True
             sees[row, start:end, start:end] = torch.ones(len(answer), len(answer), dtype=torch.bool).tril()
-            predicts += [(row, n_prompt - 1 if at == start else at - 1, int(input_ids[row, at])) for at in range(start, end)]
+            predicts += [
+                (row, n_prompt - 1 if at == start else at - 1, int(input_ids[row, at])) for at in range(start, end)
+            ]
             spans_of_row.append(len(answer))
             start = end
         spans.append(spans_of_row)
@@ -116,5 +118,7 @@ def _batch_log_probs(base: BaseModel, batch: Sequence[PromptAnswers]) -> list[li
     rows, at, tokens = (torch.tensor(column, device=device) for column in zip(*predicts, strict=True))
     logits = base.model.get_output_embeddings()(hidden[rows, at]).float()
     log_probs = (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)).double().cpu()
-    sums = iter(part.sum().item() for part in log_probs.split([length for spans_of_row in spans for length in spans_of_row]))
+    sums = iter(
+        part.sum().item() for part in log_probs.split([length for spans_of_row in spans for length in spans_of_row])
+    )
     return [[next(sums) for _ in spans_of_row] for spans_of_row in spans]

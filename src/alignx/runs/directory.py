@@ -93,13 +93,17 @@ class RunDirectory:
 
     def _document(self) -> tuple[RunConfig, dict[str, Any]]:
         if not self.config_path.is_file():
-            raise ArtifactError(f"{self.root}: not a run directory (no run.yaml); make one with `alignx run CONFIG.yaml`")
+            raise ArtifactError(
+                f"{self.root}: not a run directory (no run.yaml); make one with `alignx run CONFIG.yaml`"
+            )
         try:
             document = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
             return RunConfig.model_validate(document["config"]), dict(document.get("environment") or {})
         except (yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"{self.config_path}: damaged ({reason}); run again from the original config") from error
+            raise ArtifactError(
+                f"{self.config_path}: damaged ({reason}); run again from the original config"
+            ) from error
 
     def is_done(self, step: str, inputs: Any, *outputs: Path) -> bool:
         """Whether a step was finished from these very inputs and its outputs are still there."""

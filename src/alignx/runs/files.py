@@ -15,7 +15,7 @@ from torch import Tensor
 from alignx.errors import ArtifactError
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary neighbour, then put it in place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -90,12 +90,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ArtifactError: missing, damaged, or a tensor holds NaN or infinity.
     """
     try:
-        tensors = load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the step that makes it again") from None
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path}: damaged ({error}); remove it and run the step that makes it again") from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ArtifactError(f"{path}: tensor `{name}` holds NaN or infinity; remove the file and run its step again")
+            raise ArtifactError(
+                f"{path}: tensor `{name}` holds NaN or infinity; remove the file and run its step again"
+            )
     return tensors

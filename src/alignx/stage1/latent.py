@@ -39,7 +39,7 @@ class LatentSpace:
 
     def block(self, signatures: Tensor, depth: int) -> Tensor:
         """The part of (n, sum of widths) signatures that belongs to one depth; negative counts from the deepest."""
-        return signatures.split(self.widths, dim=1)[depth]
+        return signature_blocks(signatures, self.widths)[depth]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name, for safetensors."""
@@ -52,6 +52,11 @@ class LatentSpace:
         layers = tuple(int(layer) for layer in tensors["layers"])
         components = tuple(tensors[f"components.{depth}"] for depth in range(len(layers)))
         return cls(layers, tensors["means"], components, tensors["block_scales"])
+
+
+def signature_blocks(signatures: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
+    """(n, sum of widths) signatures -> one (n, width) block a depth."""
+    return torch.split(signatures, list(widths), dim=1)
 
 
 def fit_latent_space(states_by_axis: Sequence[Tensor], layers: Sequence[int], k: int) -> LatentSpace:

@@ -8,12 +8,12 @@ from typing import Any
 from alignx.config import RunConfig
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.example import Example
-from alignx.data.prepare import data_fingerprint, forget_other_axes, prepare_axis, read_splits
+from alignx.data.prepare import data_fingerprint, prepare_axes, read_prepared, read_splits, write_axes
 from alignx.errors import ConfigError
 from alignx.models.fold import folded
 from alignx.models.layers import adapted_modules
 from alignx.models.lazy import LazyBase
-from alignx.models.load import BaseModel
+from alignx.models.load import BaseModel, resolve_model
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory
 from alignx.runs.environment import describe_environment
@@ -45,7 +45,14 @@ def axis_instruction(config: RunConfig, axis: str) -> str:
     return instruction
 
 
-def run_stage1(config: RunConfig, run: RunDirectory, *, data_dir: Path | None = None, lazy: LazyBase | None = None) -> None:
+def run_stage1(
+    config: RunConfig,
+    run: RunDirectory,
+    *,
+    data_dir: Path | None = None,
+    lazy: LazyBase | None = None,
+    only: str | None = None,
+) -> None:
     """Train whatever expert is missing or stale, then extract what Stage 2 needs.
 
     Args:
@@ -53,6 +60,8 @@ def run_stage1(config: RunConfig, run: RunDirectory, *, data_dir: Path | None = 
         run: where artifacts go.
         data_dir: folder of relative data sources.
         lazy: the base, shared with later stages; none loads its own.
+        only: read and train this axis alone, and leave the other axes of the config as the run has them; what all
+            axes take part in is left for the start of Stage 2.
 
     Raises:
         AlignXError: of the step that could not be done; what was finished before stays.
@@ -62,12 +71,16 @@ def run_stage1(config: RunConfig, run: RunDirectory, *, data_dir: Path | None = 
             "stage1.method `full` is not available in this version; set `method: lora`, or use the config's lora twin"
         )
     lazy = lazy or LazyBase(config, run)
-    forget_other_axes(run, config.axes)
-    for axis, axis_config in config.axes.items():
+    resolve_model(config.model)
+    for axis in config.axes:
         axis_instruction(config, axis)
-        prepare_axis(run, axis, axis_config, salt=config.split_salt, seed=config.seed, data_dir=data_dir)
+    kept = {axis: read_prepared(run, axis) for axis in config.axes if only not in {None, axis}}
+    prepared = prepare_axes(config, data_dir=data_dir, kept=kept)
+    if not run.config_path.is_file():
+        lazy.load()  # a base that cannot be used leaves nothing behind
+    write_axes(run, prepared, salt=config.split_salt)
     run.write_config(config, describe_environment())
-    if config.stage1.shared_expert:
+    if config.stage1.shared_expert and only is None:
         train_on_all_axes(
             config,
             run,
@@ -76,9 +89,10 @@ def run_stage1(config: RunConfig, run: RunDirectory, *, data_dir: Path | None = 
             learning_rate=config.stage1.learning_rate,
             epochs=config.stage1.shared_epochs,
         )
-    for axis in config.axes:
+    for axis in config.axes if only is None else [only]:
         _train_axis(config, run, lazy, axis)
-    finish_stage1(config, run, lazy)
+    if only is None:
+        finish_stage1(config, run, lazy)
 
 
 def training_inputs(config: RunConfig, run: RunDirectory, axes: Sequence[str], **more: Any) -> dict[str, Any]:
@@ -179,7 +193,9 @@ def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     }
     space = fit_latent_space(list(states.values()), layers, k)
     if min(space.widths) < k:
-        notice(f"latent space: {min(space.widths)} directions a depth instead of {k} (hidden size or prompts are fewer)")
+        notice(
+            f"latent space: {min(space.widths)} directions a depth instead of {k} (hidden size or prompts are fewer)"
+        )
     write_tensors(run.latent_path, space.tensors())
     for axis, axis_states in states.items():
         write_tensors(run.signature_path(axis), {"signature": space.signature(axis_states)})
@@ -197,8 +213,7 @@ def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
 def encode_prompts(base: BaseModel, examples: Sequence[Example], *, injected: str = "") -> list[list[int]]:
     """Prompts as token ids, in the format used at inference unless an instruction is injected."""
     return [
-        base.template.encode_prompt(example.instruction, input=example.input, injected=injected)
-        for example in examples
+        base.template.encode_prompt(example.instruction, input=example.input, injected=injected) for example in examples
     ]
 
 

@@ -63,9 +63,7 @@ def _group_by_length(
     batches = []
     window = batch_size * _SORT_WINDOW_BATCHES
     for start in range(0, len(examples), window):
-        ordered = sorted(
-            examples[start : start + window], key=lambda item: len(item.prompt_ids) + len(item.target_ids)
-        )
+        ordered = sorted(examples[start : start + window], key=lambda item: len(item.prompt_ids) + len(item.target_ids))
         batches += [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
     draw.shuffle(batches)
     return batches

@@ -4,6 +4,7 @@ Arithmetic is always on the true update B A. Adding factors instead, as PEFT's `
 is off by about the size of the update itself, because (B1 + B2)(A1 + A2) has cross terms.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class TaskVector:
     updates: dict[str, LowRankUpdate]
 
     def scaled(self, factor: float) -> "TaskVector":
-        """factor * tau; -1 negates the behaviour that was learned."""
+        """Factor * tau; -1 negates the behaviour that was learned."""
         return TaskVector({name: LowRankUpdate(u.a, u.b, u.scale * factor) for name, u in self.updates.items()})
 
     def inner(self, other: "TaskVector") -> float:
@@ -34,7 +35,7 @@ class TaskVector:
 
     def norm(self) -> float:
         """Frobenius norm over all modules."""
-        return max(self.inner(self), 0.0) ** 0.5
+        return math.sqrt(max(self.inner(self), 0.0))
 
     def cosine(self, other: "TaskVector") -> float:
         """Cosine with another task vector, in [-1, 1]; 0 when either is zero."""

@@ -225,7 +225,8 @@ class _Watcher(TrainerCallback):
 def _printer() -> type[TrainerCallback]:
     from transformers.trainer_callback import PrinterCallback
 
-    return PrinterCallback
+    found: type[TrainerCallback] = PrinterCallback
+    return found
 
 
 def _save_adapter(peft_model: Any, adapter_folder: Path) -> None:

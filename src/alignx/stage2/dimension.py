@@ -188,8 +188,7 @@ def local_dimension(neighbour_distances: Tensor, lo: int = 16, hi: int = 40) -> 
         raise ValueError(f"local_dimension: neighbours {lo}..{hi} cannot be fitted; pass 1 <= lo < hi.")
     if neighbour_distances.ndim != 2 or neighbour_distances.shape[1] == 0:
         raise ValueError(
-            f"local_dimension: expected distances of shape (b, c) with c >= 1, got "
-            f"{tuple(neighbour_distances.shape)}."
+            f"local_dimension: expected distances of shape (b, c) with c >= 1, got {tuple(neighbour_distances.shape)}."
         )
     r = neighbour_distances[:, :hi].double()  # (b, c)
     if not bool((r >= 0).all()):
@@ -233,9 +232,7 @@ def _positive_median(points: Tensor) -> float:
 
 
 def _scales(unit: float) -> Tensor:
-    exponents = torch.linspace(
-        math.log(SMALLEST_SCALE), math.log(LARGEST_SCALE), N_SCALES, dtype=torch.float64
-    )
+    exponents = torch.linspace(math.log(SMALLEST_SCALE), math.log(LARGEST_SCALE), N_SCALES, dtype=torch.float64)
     return unit * exponents.exp()
 
 
@@ -255,9 +252,7 @@ def _spanned_coordinates(points: Tensor) -> Tensor:
     return points.double() if bool(spanned.all()) else centred @ axes[:, spanned]
 
 
-def _boxes(
-    points: Tensor, corner: Tensor, size: float, offsets: Tensor, hashes: Tensor
-) -> tuple[float, float, float]:
+def _boxes(points: Tensor, corner: Tensor, size: float, offsets: Tensor, hashes: Tensor) -> tuple[float, float, float]:
     """Count boxes occupied at all, by one point and by two points, each averaged over the grid offsets."""
     totals = [0, 0, 0]
     for offset in offsets:

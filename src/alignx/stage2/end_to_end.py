@@ -90,7 +90,9 @@ def train_end_to_end(
                 scale = expert_scale(pi, full, log_strength.exp())
                 with gated.using(gate_weights(gated.names, mocae.axes, pi, scale).float()), autocast:
                     nats = mean_target_nats(base.model, pad_batch(examples, rows, base.pad_token_id))
-                loss = (row_weights[rows] * (nats.double().cpu() + _terms(logits, targets[rows], warm[rows], config))).mean()
+                loss = (
+                    row_weights[rows] * (nats.double().cpu() + _terms(logits, targets[rows], warm[rows], config))
+                ).mean()
                 if not bool(torch.isfinite(loss)):
                     raise TrainingError(
                         f"end to end: non-finite loss ({loss.item()}); lower `stage2.end_to_end.learning_rate`, or set "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alignx.config import Stage2Config
+from alignx.stage1.latent import signature_blocks
 from alignx.stage2.foreign import ForeignDetector, fit_detector
 from alignx.stage2.fractal import FractalCalibrator
 from alignx.stage2.logistic import (
@@ -76,7 +77,7 @@ def fit_mocae(
         router_weight=router_weight,
         router_bias=router_bias,
         coefficients=torch.ones(3, dtype=torch.float64),
-        scales=_fit_scales(fractals[-1], naturals[-1], calibration.signatures.split(list(widths), dim=1)[-1]),
+        scales=_fit_scales(fractals[-1], naturals[-1], signature_blocks(calibration.signatures, widths)[-1]),
         axis_temperature=1.0,
         best_head=blank,
         mixture_head=blank,
@@ -98,7 +99,7 @@ def _fit_calibrators(
     train: SplitFeatures, widths: tuple[int, ...], m: int, config: Stage2Config
 ) -> tuple[list[FractalCalibrator], list[NaturalCalibrator]]:
     fractals, naturals = [], []
-    for block in train.signatures.split(list(widths), dim=1):
+    for block in signature_blocks(train.signatures, widths):
         fractals.append(
             FractalCalibrator.fit(
                 block,
@@ -123,7 +124,7 @@ def _best_detector(
     foreign: Tensor,
 ) -> ForeignDetector:
     """The depth that best tells calibration prompts from the foreign development set."""
-    blocks = [split.split(list(widths), dim=1) for split in (mix.signatures, calibration.signatures, foreign)]
+    blocks = [signature_blocks(split, widths) for split in (mix.signatures, calibration.signatures, foreign)]
     detectors, aurocs = [], []
     for depth, (fractal, natural) in enumerate(zip(fractals, naturals, strict=True)):
         detector = fit_detector(natural, fractal, depth, mix=blocks[0][depth], calibration=blocks[1][depth])
@@ -152,16 +153,16 @@ def _fit_scales(fractal: FractalCalibrator, natural: NaturalCalibrator, deepest:
     return torch.tensor([fitted_scale(centre_over_axes(score.double())) for score in scores], dtype=torch.float64)
 
 
-def _fit_axis_readout(
-    mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config
-) -> Mocae:
+def _fit_axis_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config) -> Mocae:
     m = len(mocae.axes)
     switches = torch.tensor([1.0, float(config.fractal), float(config.natural)], dtype=torch.float64)
     lambdas = torch.tensor([1.0, config.lambda_fractal, config.lambda_natural], dtype=torch.float64)
     learned = torch.ones(3, dtype=torch.float64)
     if config.learn_coefficients:
         # On data the router has fitted, calibrators would fade: the mix split is new to it.
-        parts = [part * on * scale for part, on, scale in zip(mocae.parts(mix.signatures), switches, lambdas, strict=True)]
+        parts = [
+            part * on * scale for part, on, scale in zip(mocae.parts(mix.signatures), switches, lambdas, strict=True)
+        ]
         learned = fit_coefficients(parts, mix.axis_ids, equal_axis_weights(mix.axis_ids, m))
     mocae = replace(mocae, coefficients=learned * lambdas * switches)
     if not config.fit_temperature:
@@ -177,9 +178,7 @@ def _fit_axis_readout(
     )
 
 
-def _fit_best_readout(
-    mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config
-) -> Mocae:
+def _fit_best_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config) -> Mocae:
     m = len(mocae.axes)
     features = mocae.route(mix.signatures).features
     targets = soft_targets(mix.expert_losses, config.tie_tolerance)

@@ -35,7 +35,8 @@ class ForeignDetector:
 
     def scores(self, x: Tensor) -> Tensor:
         """(n, k) coordinates at the detector's depth -> (n,) scores, larger is more foreign."""
-        return _raw_distances(self.natural, self.fractal, x).sub(self.centre).div(self.spread).max(dim=1).values
+        standardised: Tensor = (_raw_distances(self.natural, self.fractal, x) - self.centre) / self.spread
+        return torch.amax(standardised, dim=1)
 
     def p_values(self, x: Tensor) -> Tensor:
         """(n, k) -> (n,) share of calibration prompts at least as foreign, in (0, 1]; conformal."""

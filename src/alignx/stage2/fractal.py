@@ -193,21 +193,16 @@ class FractalCalibrator:
                 (int(lo), int(hi)),
             )
         except KeyError as error:
-            raise ValueError(
-                f"FractalCalibrator: the stored state lacks {error}; fit the calibrator again."
-            ) from error
+            raise ValueError(f"FractalCalibrator: the stored state lacks {error}; fit the calibrator again.") from error
 
     def _checked_rows(self, x: Tensor, anchor_rows: Tensor | None) -> Tensor:
         k = self.anchors.shape[1]
         if x.ndim != 2 or x.shape[1] != k or not x.is_floating_point():
             raise ValueError(
-                f"FractalCalibrator: expected floating-point prompts of shape (b, {k}), got {x.dtype} "
-                f"{tuple(x.shape)}."
+                f"FractalCalibrator: expected floating-point prompts of shape (b, {k}), got {x.dtype} {tuple(x.shape)}."
             )
         if not bool(x.isfinite().all()):
-            raise ValueError(
-                "FractalCalibrator: the prompts hold NaN or infinite values; check the hidden states."
-            )
+            raise ValueError("FractalCalibrator: the prompts hold NaN or infinite values; check the hidden states.")
         if anchor_rows is None:
             return torch.full((x.shape[0],), -1, dtype=torch.int64, device=self.anchors.device)
         rows = anchor_rows.to(self.anchors.device, torch.int64)
@@ -217,9 +212,7 @@ class FractalCalibrator:
             )
         n = self.anchors.shape[0]
         if bool(((rows < -1) | (rows >= n)).any()):
-            raise ValueError(
-                f"FractalCalibrator: anchor_rows must lie in -1..{n - 1}; -1 stands for no anchor."
-            )
+            raise ValueError(f"FractalCalibrator: anchor_rows must lie in -1..{n - 1}; -1 stands for no anchor.")
         return rows
 
     def _anchors_counted(self, rows: Tensor) -> Tensor:
@@ -239,9 +232,7 @@ class FractalCalibrator:
         by_axis = [(self.axis_ids == axis).nonzero().squeeze(1) for axis in range(self.n_axes)]
         # Distances do not change when everything is shifted; small norms keep the matmul form accurate.
         origin = self.anchors.mean(dim=0, dtype=torch.float64)
-        out = torch.full(
-            (x.shape[0], self.n_axes, keep), math.inf, dtype=torch.float64, device=self.anchors.device
-        )
+        out = torch.full((x.shape[0], self.n_axes, keep), math.inf, dtype=torch.float64, device=self.anchors.device)
         for start in range(0, x.shape[0], _QUERY_BLOCK):
             block = slice(start, start + _QUERY_BLOCK)
             queries = x[block].to(self.anchors.device, torch.float64)
@@ -288,20 +279,16 @@ def _check_settings(n_axes: int, q: int, epsilon: float, neighbours: tuple[int, 
         raise ValueError(f"FractalCalibrator: q must be at least 1 (the nearest anchor), got {q}.")
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise ValueError(
-            f"FractalCalibrator: epsilon must be a positive number in units of the median distance, got "
-            f"{epsilon}."
+            f"FractalCalibrator: epsilon must be a positive number in units of the median distance, got {epsilon}."
         )
     if len(neighbours) != 2 or not 1 <= neighbours[0] < neighbours[1]:
-        raise ValueError(
-            f"FractalCalibrator: neighbours must be (lo, hi) with 1 <= lo < hi, got {neighbours}."
-        )
+        raise ValueError(f"FractalCalibrator: neighbours must be (lo, hi) with 1 <= lo < hi, got {neighbours}.")
 
 
 def _check_anchors(anchors: Tensor, axis_ids: Tensor, n_axes: int, q: int) -> None:
     if anchors.ndim != 2 or anchors.shape[1] < 1 or anchors.dtype != torch.float32:
         raise ValueError(
-            f"FractalCalibrator: expected float32 anchors of shape (n, k), got {anchors.dtype} "
-            f"{tuple(anchors.shape)}."
+            f"FractalCalibrator: expected float32 anchors of shape (n, k), got {anchors.dtype} {tuple(anchors.shape)}."
         )
     if axis_ids.shape != anchors.shape[:1] or axis_ids.dtype != torch.int64:
         raise ValueError(
@@ -309,9 +296,7 @@ def _check_anchors(anchors: Tensor, axis_ids: Tensor, n_axes: int, q: int) -> No
             f"{axis_ids.dtype} {tuple(axis_ids.shape)}."
         )
     if not bool(anchors.isfinite().all()):
-        raise ValueError(
-            "FractalCalibrator: the anchors hold NaN or infinite values; check the hidden states."
-        )
+        raise ValueError("FractalCalibrator: the anchors hold NaN or infinite values; check the hidden states.")
     if bool(((axis_ids < 0) | (axis_ids >= n_axes)).any()):
         raise ValueError(f"FractalCalibrator: axis ids must lie in 0..{n_axes - 1}.")
     counts = torch.bincount(axis_ids, minlength=n_axes).tolist()

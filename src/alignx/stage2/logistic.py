@@ -124,8 +124,8 @@ def _minimise(loss: Callable[[], Tensor], parameters: list[Tensor], *, what: str
         optimiser.zero_grad()
         value = loss()
         value.backward()  # type: ignore[no-untyped-call]
-        return float(value)
+        return value.item()
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
         raise TrainingError(f"fitting the {what} left the finite numbers; check the data for identical prompts")

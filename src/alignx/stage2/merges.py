@@ -5,6 +5,7 @@ All act on the axes' own task vectors; the shared expert, where a run has one, s
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,5 +88,4 @@ def merged_updates(merge: Merge, experts: Mapping[str, TaskVector]) -> dict[str,
             return dare(dense, [merge.coefficient] * len(dense), density=DARE_DENSITY, generator=generator)
         return merge.coefficient * torch.stack(dense).sum(dim=0)
 
-    return {name: (lambda name=name: update(name)) for name in vectors[0].updates}
-
+    return {name: partial(update, name) for name in vectors[0].updates}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignx.stage1.latent import signature_blocks
 from alignx.stage2.dial import expert_scale, mixture_weights
 from alignx.stage2.foreign import ForeignDetector, with_prefix
 from alignx.stage2.fractal import FractalCalibrator
@@ -149,7 +150,7 @@ class Mocae:
         return replace(self, mixture_head=head, strength=strength)
 
     def _block(self, signatures: Tensor, depth: int) -> Tensor:
-        return signatures.split(list(self.widths), dim=1)[depth]
+        return signature_blocks(signatures, self.widths)[depth]
 
     def tensors(self) -> dict[str, Tensor]:
         """State for safetensors."""

@@ -152,38 +152,28 @@ class NaturalCalibrator:
             ValueError: a name is missing, or the values do not make a calibrator.
         """
         try:
-            return cls(
-                tensors["means"], tensors["whitening"], tensors["counts"], float(settings["shrinkage"])
-            )
+            return cls(tensors["means"], tensors["whitening"], tensors["counts"], float(settings["shrinkage"]))
         except KeyError as error:
-            raise ValueError(
-                f"NaturalCalibrator: the stored state lacks {error}; fit the calibrator again."
-            ) from error
+            raise ValueError(f"NaturalCalibrator: the stored state lacks {error}; fit the calibrator again.") from error
 
     def _squared(self, x: Tensor, own_axis: Tensor | None) -> Tensor:
         """Compute squared Mahalanobis distances to every mean; shape (b, m), float64."""
         m, k = self.means.shape
         if x.ndim != 2 or x.shape[1] != k or not x.is_floating_point():
             raise ValueError(
-                f"NaturalCalibrator: expected floating-point prompts of shape (b, {k}), got {x.dtype} "
-                f"{tuple(x.shape)}."
+                f"NaturalCalibrator: expected floating-point prompts of shape (b, {k}), got {x.dtype} {tuple(x.shape)}."
             )
         if not bool(x.isfinite().all()):
-            raise ValueError(
-                "NaturalCalibrator: the prompts hold NaN or infinite values; check the hidden states."
-            )
+            raise ValueError("NaturalCalibrator: the prompts hold NaN or infinite values; check the hidden states.")
         queries = x.to(self.means.device, torch.float64)
         # Whitened after the difference is taken: the other order cancels when the data lie far from zero.
-        squared = torch.stack(
-            [((queries - mean) @ self.whitening).square().sum(dim=1) for mean in self.means], dim=1
-        )
+        squared = torch.stack([((queries - mean) @ self.whitening).square().sum(dim=1) for mean in self.means], dim=1)
         if own_axis is None:
             return squared
         own = own_axis.to(self.means.device, torch.int64)
         if own.shape != (x.shape[0],) or bool(((own < -1) | (own >= m)).any()):
             raise ValueError(
-                f"NaturalCalibrator: own_axis must hold one axis in -1..{m - 1} a prompt, shape "
-                f"({x.shape[0]},)."
+                f"NaturalCalibrator: own_axis must hold one axis in -1..{m - 1} a prompt, shape ({x.shape[0]},)."
             )
         # x - mean without x = n / (n - 1) (x - mean), so its square grows by that factor squared.
         grown = (self.counts / (self.counts - 1)).square()  # (m,)
@@ -240,12 +230,7 @@ def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:
 
 
 def _checked_counts(points: Tensor, ids: Tensor, n_axes: int) -> Tensor:
-    if (
-        points.ndim != 2
-        or points.shape[1] < 1
-        or not points.is_floating_point()
-        or ids.shape != points.shape[:1]
-    ):
+    if points.ndim != 2 or points.shape[1] < 1 or not points.is_floating_point() or ids.shape != points.shape[:1]:
         raise ValueError(
             "NaturalCalibrator: expected floating-point rows (n, k) and one axis id a row (n,), got "
             f"{points.dtype} {tuple(points.shape)} and {tuple(ids.shape)}."

@@ -21,7 +21,13 @@ from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_tensors, write_json, write_tensors
 from alignx.stage1.activations import last_prompt_states
 from alignx.stage1.latent import LatentSpace
-from alignx.stage1.pipeline import SHARED, encode_prompts, expert_task_vectors, read_latent_space
+from alignx.stage1.pipeline import (
+    SHARED,
+    encode_prompts,
+    expert_task_vectors,
+    finish_stage1,
+    read_latent_space,
+)
 from alignx.stage2.end_to_end import train_end_to_end
 from alignx.stage2.experts import gate_weights, install_experts
 from alignx.stage2.fit import SplitFeatures, fit_mocae
@@ -47,6 +53,7 @@ def run_stage2(config: RunConfig, run: RunDirectory, *, lazy: LazyBase | None = 
     """
     lazy = lazy or LazyBase(config, run)
     _check_stage1(config, run)
+    finish_stage1(config, run, lazy)
     score_experts(config, run, lazy)
     _fit(config, run, lazy)
     for method in config.stage2.merges:
@@ -85,7 +92,9 @@ def score_experts(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
         notice("experts' losses on mix and calibration prompts: up to date")
         return
     base, axes = lazy.base, list(config.axes)
-    examples = [(split, axis, example) for split in _SCORED_SPLITS for axis in axes for example in read_splits(run, axis)[split]]
+    examples = [
+        (split, axis, example) for split in _SCORED_SPLITS for axis in axes for example in read_splits(run, axis)[split]
+    ]
     items = target_items(base, [example for *_, example in examples], config.evaluate.max_tokens)
     with install_experts(config, run, base) as gated:
         columns = []
@@ -203,7 +212,7 @@ def read_merge(run: RunDirectory, method: str) -> Merge:
         return Merge.from_settings(settings)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{run.merge_path(method)}: damaged ({error}); remove it and run `alignx stage2 {run.root} --method {method}`"
+            f"{run.merge_path(method)}: damaged ({error}); remove it and run `alignx stage2` with --method {method}"
         ) from error
 
 
@@ -236,9 +245,9 @@ def _expert_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
 
 
 def _check_stage1(config: RunConfig, run: RunDirectory) -> None:
-    missing = [axis for axis in config.axes if not run.signature_path(axis).is_file()]
+    missing = [axis for axis in config.axes if not (run.adapter_folder(axis) / "adapter_model.safetensors").is_file()]
     if missing:
-        raise ArtifactError(f"{run.root}: Stage 1 is not finished for `{missing[0]}`; run `alignx stage1` for it first")
+        raise ArtifactError(f"{run.root}: no expert for axis `{missing[0]}`; run `alignx stage1` for it first")
 
 
 def _train_features(config: RunConfig, run: RunDirectory) -> SplitFeatures:

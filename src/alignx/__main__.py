@@ -1,0 +1,5 @@
+"""`python -m alignx`."""
+
+from alignx.cli import main
+
+main()

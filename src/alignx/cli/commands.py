@@ -1,0 +1,146 @@
+"""The commands; each a thin call to a function of `alignx.workflow`.
+
+Heavy imports happen inside the commands, so that `--help` and typing errors answer at once.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignx.cli.options import parse_pairs, parse_splits
+from alignx.config import load_config
+
+app = typer.Typer(
+    help="Align a causal language model on several axes and mix the experts with calibrated weights.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Run = Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]
+DEFAULT_SPLITS = "360,65,60,140"
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML config.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/<config's name>.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the config's relative data files.")] = None,
+) -> None:
+    """Do everything a config asks for, as far as it is not done yet: train, mix, score, report."""
+    started = time.monotonic()
+    settings = load_config(config)
+    from alignx.cli.show import show_showcase, show_summary
+    from alignx.evaluate.pipeline import peak_gb
+    from alignx.workflow import run_all
+
+    folder = out or Path("runs") / config.stem
+    metrics = run_all(settings, folder, data_dir=data_dir)
+    show_summary(metrics)
+    show_showcase(folder)
+    typer.echo(f"report: {folder / 'report.html'}")
+    typer.echo(f"run_seconds={time.monotonic() - started:.0f} peak_gb={peak_gb():.2f}")
+
+
+@app.command()
+def stage1(
+    model: Annotated[str, typer.Option(help="Preset, hub id, local folder or GGUF file.", show_default=False)],
+    dataset: Annotated[
+        str, typer.Option(help="alpaca, beavertails or truthfulqa, from the hub; =PATH for a file; =sample for ours.")
+    ],
+    out: Annotated[Path, typer.Option(help="Run directory; call again with another data set for the next axis.")],
+    axis: Annotated[str | None, typer.Option(help="Name of the axis; default helpful, harmless or honest.")] = None,
+    instruction: Annotated[str, typer.Option(help="Injected axis instruction; default the built-in one.")] = "",
+    splits: Annotated[
+        str, typer.Option(help="Prompts for TRAIN,MIX,CALIBRATION,TEST.", show_default=DEFAULT_SPLITS)
+    ] = DEFAULT_SPLITS,
+    max_examples: Annotated[int | None, typer.Option(help="Rows read, drawn by seed.", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training prompts.", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of a new run.", min=0)] = 0,
+    finish: Annotated[bool, typer.Option("--finish", help="Also extract what all axes take part in.")] = False,
+) -> None:
+    """Train the expert of one axis; again for the next."""
+    sizes = parse_splits(splits)
+    from alignx.workflow import add_axis, parse_dataset
+
+    name, data = parse_dataset(dataset, axis=axis, instruction=instruction, splits=sizes)
+    if max_examples is not None:
+        data = data.model_copy(update={"max_examples": max_examples})
+    asked = {"epochs": epochs, "learning_rate": learning_rate}
+    given = {key: value for key, value in asked.items() if value is not None}
+    add_axis(out, model=model, axis=name, data=data, seed=seed, settings=given, finish=finish)
+    typer.echo(f"expert {name}: {out / 'stage1' / name / 'adapter'}")
+
+
+@app.command()
+def stage2(
+    run: Run,
+    method: Annotated[str, typer.Option(help="mocae, uniform, task-arithmetic, ties, dare or negate.")] = "mocae",
+) -> None:
+    """Fit and train the mixture of calibrated experts, or make a static merge to compare it with."""
+    from alignx.workflow import fit_mixture
+
+    fit_mixture(run, method=method)
+    typer.echo(f"{method}: {run / 'stage2' / f'{method}.json'}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    test_data: Annotated[
+        Path | None, typer.Option(help="Folder in the training schemas; all its rows not trained on are test data.")
+    ] = None,
+) -> None:
+    """Score every method of a run with the likelihood judge."""
+    from alignx.cli.show import show_left_out, show_summary
+    from alignx.workflow import evaluate as score
+
+    metrics = score(run, test_data=test_data)
+    show_summary(metrics)
+    show_left_out(metrics)
+    typer.echo(f"figures: {run / 'eval' / metrics['name'] / 'metrics.json'}")
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write report.html and report.md from what a run has kept."""
+    from alignx.workflow import report as write
+
+    for path in write(run):
+        typer.echo(str(path))
+
+
+@app.command()
+def generate(
+    run: Run,
+    prompt: Annotated[str, typer.Argument(help="What to answer.", show_default=False)],
+    weight: Annotated[
+        list[str] | None, typer.Option(help="Factor on an axis's odds, e.g. harmless=2; 0 switches it off.")
+    ] = None,
+    floor: Annotated[
+        list[str] | None, typer.Option(help="Least share of the mixture an axis gets, e.g. harmless=0.2.")
+    ] = None,
+    strength: Annotated[float, typer.Option(help="Scale of all experts; 0 is the base, negative negates.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Answer a prompt, and say with which weights."""
+    weights, floors = parse_pairs("--weight", weight), parse_pairs("--floor", floor)
+    from alignx.cli.show import show_answer
+    from alignx.mixture.runtime import AlignX
+    from alignx.mixture.showcase import answer_row
+    from alignx.stage2.dial import Dial
+    from alignx.workflow import check_dial
+
+    dial = Dial(weights, floors, strength)
+    check_dial(run, dial)
+    answer = AlignX.from_pretrained(run).generate(prompt, dial, max_new_tokens=max_new_tokens)[0]
+    if as_json:
+        typer.echo(json.dumps(answer_row("", prompt, answer), ensure_ascii=False))
+    else:
+        show_answer(answer)

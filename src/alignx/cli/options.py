@@ -1,0 +1,43 @@
+"""Option values that are more than a word or a number."""
+
+import math
+
+from alignx.config import SplitSizes
+from alignx.data.splits import SPLITS
+from alignx.errors import ConfigError
+
+
+def parse_pairs(option: str, pairs: list[str] | None) -> dict[str, float]:
+    """Read `axis=number` pairs.
+
+    Raises:
+        ConfigError: not of that form, not a finite number, or an axis given twice.
+    """
+    values: dict[str, float] = {}
+    for pair in pairs or []:
+        axis, equals, number = pair.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not axis or not equals or not math.isfinite(value):
+            raise ConfigError(f"{option} {pair}: expected AXIS=NUMBER, e.g. {option} harmless=0.5")
+        if axis in values:
+            raise ConfigError(f"{option} {pair}: `{axis}` is given twice; keep one of them")
+        values[axis] = value
+    return values
+
+
+def parse_splits(text: str) -> SplitSizes:
+    """Read `TRAIN,MIX,CALIBRATION,TEST`.
+
+    Raises:
+        ConfigError: not four whole numbers, or one too small.
+    """
+    try:
+        return SplitSizes.model_validate(dict(zip(SPLITS, map(int, text.split(",")), strict=True)))
+    except ValueError:
+        raise ConfigError(
+            f"--splits {text}: expected four whole numbers TRAIN,MIX,CALIBRATION,TEST (at least 1,1,2,1), e.g. "
+            "72,24,24,36"
+        ) from None

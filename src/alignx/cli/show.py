@@ -1,0 +1,69 @@
+"""What the commands print on the output stream."""
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from alignx.mixture.runtime import Answer
+from alignx.report.tables import render_terminal_table
+from alignx.runs.directory import RunDirectory
+from alignx.runs.files import read_jsonl
+
+WIDTH = 110
+
+
+def _console() -> Console:
+    """A console as wide as our tables, so that a pipe gets the same as a terminal."""
+    return Console(width=WIDTH, highlight=False)
+
+
+def show_summary(metrics: dict[str, Any]) -> None:
+    """The table of losses."""
+    _console().print(render_terminal_table(metrics))
+
+
+def show_left_out(metrics: dict[str, Any]) -> None:
+    """How many rows were left out because the run has trained on their prompts."""
+    for axis, count in metrics["left_out_because_trained"].items():
+        _console().print(f"{axis}: {metrics['n'][axis]} prompts scored, {count} left out because trained on")
+
+
+def show_showcase(out: Path) -> None:
+    """The showcase's answers side by side."""
+    path = RunDirectory(out).evaluation_folder("showcase") / "answers.jsonl"
+    if not path.is_file():
+        return
+    rows = read_jsonl(path)
+    table = Table(title=Text(f"“{rows[0]['prompt']}”"), box=box.SIMPLE_HEAD, padding=(0, 1))
+    for row in rows:
+        table.add_column(Text(row["setting"]), ratio=1)
+    table.add_row(*(Text(row["answer"] + ("" if row["finished"] else " …")) for row in rows))
+    table.add_section()
+    table.add_row(*(Text(weights_line(row["pi"]), style="dim") for row in rows))
+    _console().print(table)
+
+
+def show_answer(answer: Answer) -> None:
+    """An answer and the weights it was given."""
+    weights = answer.weights
+    console = _console()
+    console.print(Text(answer.text), soft_wrap=True)
+    console.print()
+    console.print(f"weights: {weights_line(weights.pi)}; strength {weights.scale:.2f}", markup=False, soft_wrap=True)
+    console.print(f"prompt is like: {weights_line(weights.axis_probs)}", markup=False, soft_wrap=True)
+    console.print(f"served best by: {weights_line(weights.best_probs)}", markup=False, soft_wrap=True)
+    if weights.out_of_distribution:
+        console.print(f"unlike any axis's data (g {weights.known:.2f}): the fallback speaks", soft_wrap=True)
+    if answer.prompt_cut:
+        console.print(f"the prompt's first {answer.prompt_cut} tokens did not fit the context", soft_wrap=True)
+    if not answer.finished:
+        console.print("cut at --max-new-tokens", soft_wrap=True)
+
+
+def weights_line(weights: dict[str, float]) -> str:
+    """Weights by axis in one line."""
+    return ", ".join(f"{axis} {value:.2f}" for axis, value in weights.items())
