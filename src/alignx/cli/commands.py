@@ -126,7 +126,7 @@ def generate(
         list[str] | None, typer.Option(help="Least share of the mixture an axis gets, e.g. harmless=0.2.")
     ] = None,
     strength: Annotated[float, typer.Option(help="Scale of all experts; 0 is the base, negative negates.")] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens; default 256.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Answer a prompt, and say with which weights."""

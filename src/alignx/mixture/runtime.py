@@ -150,7 +150,7 @@ class AlignX:
         prompts: str | Sequence[str],
         dial: Dial | Sequence[Dial] | None = None,
         *,
-        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         **sampling: Any,
     ) -> list[Answer]:
         """Answer prompts, each under its own mixture; greedy unless sampling options are given.
@@ -158,13 +158,15 @@ class AlignX:
         Args:
             prompts: one prompt or several, answered as one batch.
             dial: one for all prompts, or one for each.
-            max_new_tokens: longest answer.
+            max_new_tokens: longest answer; none: 256, or half the context where that is less.
             sampling: options of Transformers' `generate`, such as `do_sample`, `temperature`, `top_p`.
 
         Raises:
             DialError: see `Dial`.
             ConfigError: no room for an answer in the model's context.
         """
+        if max_new_tokens is None:
+            max_new_tokens = min(DEFAULT_NEW_TOKENS, self.base.context_tokens // 2)
         if not 1 <= max_new_tokens < self.base.context_tokens:
             raise ConfigError(
                 f"max_new_tokens {max_new_tokens}: must be at least 1 and leave room for a prompt in the model's "

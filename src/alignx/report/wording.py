@@ -1,0 +1,142 @@
+"""How figures are put into words: names of methods, numbers with their unit, and what an interval allows to say."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from alignx.evaluate.measures import AVERAGE
+
+Verdict = Literal["better", "worse", "not distinguishable", "unknown"]
+
+ALIGNX, BASE, JOINT, UNIFORM = "alignx", "base", "joint", "uniform"
+ORACLE_PREFIX = "oracle-"
+EXPERT_PREFIX = "expert-"
+# Groups of the tables, in their order; a method that fits none comes last.
+_GROUPS = (BASE, EXPERT_PREFIX, JOINT, UNIFORM, ALIGNX, "ablation-", "joint-", ORACLE_PREFIX)
+_LABELS = {BASE: "base model", JOINT: "joint LoRA", UNIFORM: "uniform merge", ALIGNX: "AlignX"}
+
+
+def axes_of(metrics: Mapping[str, Any]) -> list[str]:
+    """The axes of an evaluation, in the config's order."""
+    return [axis for axis in metrics["n"] if axis != AVERAGE]
+
+
+def ordered_methods(names: Iterable[str], axes: Sequence[str]) -> list[str]:
+    """Methods in the order of the tables: base, experts, joint, uniform, AlignX, ablations, other joints, bounds."""
+    given = list(names)
+
+    def key(name: str) -> tuple[int, int, int]:
+        group = next((number for number, start in enumerate(_GROUPS) if _belongs(name, start)), len(_GROUPS))
+        axis = name.removeprefix(EXPERT_PREFIX)
+        return group, axes.index(axis) if axis in axes else len(axes), given.index(name)
+
+    return sorted(given, key=key)
+
+
+def is_main(name: str) -> bool:
+    """Whether a method belongs to the short table: neither an ablation, nor a bound, nor a variant of the joint LoRA."""
+    return name in _LABELS or name.startswith(EXPERT_PREFIX)
+
+
+def method_label(name: str) -> str:
+    """A method's name as readers see it.
+
+    Example:
+        >>> method_label("expert-honest"), method_label("ablation-plain-router")
+        ('expert: honest', 'ablation: plain router')
+    """
+    if name in _LABELS:
+        return _LABELS[name]
+    for prefix in (EXPERT_PREFIX, "ablation-", ORACLE_PREFIX):
+        if name.startswith(prefix):
+            rest = name.removeprefix(prefix)
+            # An axis keeps its own spelling; the rest of a method's name is ours.
+            return f"{prefix[:-1]}: {rest if prefix == EXPERT_PREFIX else rest.replace('-', ' ')}"
+    if name.startswith("joint-"):
+        return f"joint LoRA: {name.removeprefix('joint-')}"
+    return name
+
+
+def verdict_on(value: float, low: float, high: float) -> Verdict:
+    """What the interval of a difference in loss allows to say about AlignX; negative is better.
+
+    An interval without width comes from a single cluster and means unknown, unless nothing differs at all.
+    """
+    if low <= 0 <= high:
+        return "not distinguishable"
+    if low == high:
+        return "unknown"
+    return "better" if value < 0 else "worse"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number to a fixed number of digits."""
+    return f"{value:.{digits}f}"
+
+
+def number_range(low: float, high: float, digits: int = 3) -> str:
+    """Both ends of an interval."""
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def per_cent(share: float, digits: int = 1) -> str:
+    """A share in per cent.
+
+    Example:
+        >>> per_cent(0.883)
+        '88.3%'
+    """
+    return f"{100 * share:.{digits}f}%"
+
+
+def signed_per_cent(share: float) -> str:
+    """A relative difference in per cent with its sign; a typographic minus, and no sign on zero.
+
+    Example:
+        >>> signed_per_cent(0.0123), signed_per_cent(-0.00001)
+        ('+1.23%', '0.00%')
+    """
+    text = f"{100 * share:+.2f}%"
+    if float(text[:-1]) == 0:
+        return "0.00%"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def signed_range(interval: Sequence[float]) -> str:
+    """Both ends of a relative difference's interval, in per cent."""
+    low, high = interval
+    return f"{signed_per_cent(low)} to {signed_per_cent(high)}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as English lists them.
+
+    Example:
+        >>> listed(["a", "b", "c"])
+        'a, b and c'
+    """
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def counts(metrics: Mapping[str, Any]) -> str:
+    """How many prompts stand behind an evaluation, by axis."""
+    return ", ".join(f"{axis} {metrics['n'][axis]}" for axis in axes_of(metrics))
+
+
+def moving_average(values: Sequence[float], window: int) -> list[float]:
+    """Centred moving average; the window is cut at both ends, so as many values come out as go in.
+
+    Raises:
+        ValueError: window < 1.
+    """
+    if window < 1:
+        raise ValueError(f"window must be at least 1, got {window}.")
+    before, after = (window - 1) // 2, window // 2
+    parts = [values[max(0, at - before) : at + after + 1] for at in range(len(values))]
+    return [math.fsum(part) / len(part) for part in parts]
+
+
+def _belongs(name: str, start: str) -> bool:
+    return name.startswith(start) if start.endswith("-") else name == start

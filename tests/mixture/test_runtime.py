@@ -1,0 +1,118 @@
+"""Generation, routing and their errors on a tiny trained run."""
+
+from collections.abc import Callable
+
+import pytest
+
+from alignx import AlignX, Dial
+from alignx.config import RunConfig
+from alignx.errors import AlignXError, ArtifactError, ConfigError, DialError
+from alignx.mixture.showcase import run_showcase
+from alignx.models.lazy import LazyBase
+from alignx.runs import RunDirectory
+
+Finished = Callable[[str], tuple[RunConfig, RunDirectory]]
+
+
+@pytest.fixture(scope="module")
+def model(finished_run: Finished) -> AlignX:
+    return AlignX.from_pretrained(finished_run("llama")[1].root)
+
+
+def test_answers_in_a_batch_are_those_given_alone(model: AlignX) -> None:
+    prompts = ["Write a line about the apple.", "Why?", ""]
+    dials = [Dial(), Dial({"harmless": 9}), Dial(strength=0)]
+    together = model.generate(prompts, dials, max_new_tokens=8)
+    alone = [model.generate(prompt, dial, max_new_tokens=8)[0] for prompt, dial in zip(prompts, dials, strict=True)]
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    assert together[1].weights.pi == pytest.approx(alone[1].weights.pi, rel=1e-4)
+
+
+def test_the_dial_changes_the_answer(model: AlignX) -> None:
+    prompts = ["Write a line about the apple."] * 2
+    given, leaning = model.generate(prompts, [Dial(strength=0), Dial(strength=3)], max_new_tokens=16)
+    assert given.text != leaning.text
+
+
+def test_sampling_follows_the_seed(model: AlignX) -> None:
+    import torch
+
+    def sample() -> str:
+        torch.manual_seed(3)
+        return model.generate("Why?", max_new_tokens=12, do_sample=True, temperature=1.5)[0].text
+
+    assert sample() == sample()
+
+
+def test_a_long_prompt_leaves_room_for_the_answer(model: AlignX) -> None:
+    answer = model.generate("word " * 400, max_new_tokens=10)[0]
+    assert answer.prompt_cut > 0
+    assert answer.n_tokens <= 10
+
+
+@pytest.mark.parametrize(
+    ("dial", "says"),
+    [
+        (Dial({"harmles": 2}), "did you mean `harmless`"),
+        (Dial({"harmless": -1}), "must be a finite number, 0 or more"),
+        (Dial({"harmless": float("nan")}), "must be a finite number"),
+        (Dial({"helpful": 0, "harmless": 0, "honest": 0}), "all axis weights are 0"),
+        (Dial(floors={"helpful": 0.7, "honest": 0.7}), "floors add up to 1.4"),
+        (Dial({"helpful": 0}, {"helpful": 0.1}), "contradicts weight helpful=0"),
+        (Dial(strength=float("inf")), "strength inf must be a finite number"),
+    ],
+)
+def test_a_wrong_dial_says_what_is_wrong(model: AlignX, dial: Dial, says: str) -> None:
+    with pytest.raises(DialError, match=says.replace("(", r"\(")):
+        model.generate("Why?", dial)
+
+
+@pytest.mark.parametrize("tokens", [0, -3, 10_000])
+def test_an_impossible_length_is_refused(model: AlignX, tokens: int) -> None:
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        model.generate("Why?", max_new_tokens=tokens)
+
+
+def test_counts_of_prompts_and_dials_must_agree(model: AlignX) -> None:
+    with pytest.raises(ConfigError, match="2 dials for 1 prompts"):
+        model.route("Why?", [Dial(), Dial()])
+    with pytest.raises(ConfigError, match="no prompt given"):
+        model.route([])
+
+
+def test_closing_gives_the_base_back(finished_run: Finished) -> None:
+    config, run = finished_run("mistral")
+    lazy = LazyBase(config, run)
+    before = [name for name, _ in lazy.base.model.named_modules()]
+    with AlignX.from_run(config, run, lazy) as model:
+        model.route("Why?")
+    assert [name for name, _ in lazy.base.model.named_modules()] == before
+
+
+def test_the_showcase_is_kept_and_not_made_twice(finished_run: Finished) -> None:
+    config, run = finished_run("deepseek")
+    config = config.model_copy(
+        update={"showcase": config.showcase.model_copy(update={"prompt": "Why?", "max_new_tokens": 4})}
+    )
+    rows = run_showcase(config, run, LazyBase(config, run))
+    assert [row["setting"] for row in rows] == ["lean to helpful", "lean to harmless", "lean to honest"]
+    assert run_showcase(config, run, LazyBase(config, run)) == rows
+
+
+def test_not_a_run_says_so(tmp_path) -> None:
+    with pytest.raises(ArtifactError, match="not a run directory"):
+        AlignX.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["remove", "truncate", "other"])
+def test_a_damaged_mixture_is_refused(finished_run: Finished, tmp_path, damage: str) -> None:
+    import shutil
+
+    shutil.copytree(finished_run("llama")[1].root, tmp_path / "run")
+    path = tmp_path / "run" / "stage2" / "mocae.json"
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_text(path.read_text()[:100] if damage == "truncate" else "{}")
+    with pytest.raises(AlignXError, match="mocae.json"):
+        AlignX.from_pretrained(tmp_path / "run")
