@@ -1,6 +1,6 @@
 """The methods that are compared: adapter weights for every prompt, and a dense update where a merge needs one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,9 +9,9 @@ from torch import Tensor
 from alignx.config import MERGE_NAMES, RunConfig
 from alignx.evaluate.joint import JOINT
 from alignx.models.gated import GatedModel
-from alignx.models.lazy import LazyBase
 from alignx.runs.directory import RunDirectory, fingerprint
-from alignx.stage1.pipeline import SHARED, expert_task_vectors
+from alignx.stage1.pipeline import SHARED
+from alignx.stage1.task_vector import TaskVector
 from alignx.stage2.dial import mixture_weights
 from alignx.stage2.experts import gate_weights
 from alignx.stage2.merges import merged_updates
@@ -46,21 +46,26 @@ def expert_method(axis: str) -> str:
 
 
 def methods(
-    config: RunConfig, run: RunDirectory, lazy: LazyBase, gated: GatedModel, mocae: Mocae, signatures: Tensor
+    config: RunConfig,
+    run: RunDirectory,
+    experts: Mapping[str, TaskVector],
+    gated: GatedModel,
+    mocae: Mocae,
+    signatures: Tensor,
 ) -> list[Method]:
     """Every method of a run, in the order of the tables.
 
     Args:
         config: the run's config.
         run: the run directory.
-        lazy: its base.
+        experts: the axes' task vectors.
         gated: shared, axes' and (when scored) joint adapters, installed.
         mocae: the trained mixture.
         signatures: (n, sum of widths) of the prompts to score.
     """
     routing, n = mocae.route(signatures), len(signatures)
     axes, m = list(config.axes), len(config.axes)
-    experts = {axis: run.step_fingerprint(f"train-{axis}") for axis in axes}
+    trained = {axis: run.step_fingerprint(f"train-{axis}") for axis in axes}
     ones = torch.ones(n, dtype=torch.float64)
     mixture = run.step_fingerprint("mocae")
 
@@ -71,17 +76,17 @@ def methods(
     for number, axis in enumerate(axes):
         alone = torch.zeros(n, m)
         alone[:, number] = 1
-        found.append(Method(expert_method(axis), gates(alone), experts[axis]))
+        found.append(Method(expert_method(axis), gates(alone), trained[axis]))
     if JOINT in gated.names:
         weights = torch.zeros(n, len(gated.names))
         weights[:, gated.names.index(JOINT)] = 1
         found.append(Method(JOINT, weights, run.step_fingerprint("choose-joint")))
-    found.append(Method(UNIFORM, gates(torch.full((n, m), 1 / m)), fingerprint(experts)))
+    found.append(Method(UNIFORM, gates(torch.full((n, m), 1 / m)), fingerprint(trained)))
     pi, scale = neutral_mixture(mocae, routing)
-    found.append(Method(ALIGNX, gates(pi, scale), fingerprint([experts, mixture])))
+    found.append(Method(ALIGNX, gates(pi, scale), fingerprint([trained, mixture])))
     if config.evaluate.ablations:
-        found += _ablations(mocae, routing, signatures, gated, gates, fingerprint([experts, mixture]))
-    return found + _merges(config, run, lazy, gates, n)
+        found += _ablations(mocae, routing, signatures, gated, gates, fingerprint([trained, mixture]))
+    return found + _merges(run, experts, gates, n)
 
 
 def neutral_mixture(mocae: Mocae, routing: Routing) -> tuple[Tensor, Tensor]:
@@ -110,18 +115,17 @@ def _ablations(
 
 
 def _merges(
-    config: RunConfig, run: RunDirectory, lazy: LazyBase, gates: Callable[[Tensor], Tensor], n: int
+    run: RunDirectory, experts: Mapping[str, TaskVector], gates: Callable[[Tensor], Tensor], n: int
 ) -> list[Method]:
-    found = []
+    found, m = [], len(experts)
     for name in MERGE_NAMES:
         if name == "uniform" or not run.merge_path(name).is_file():
             continue
         merge = read_merge(run, name)
         made_from = run.step_fingerprint(f"merge-{name}")
-        m = len(config.axes)
         if merge.is_weighted_sum:
             found.append(Method(f"ablation-{name}", gates(torch.full((n, m), merge.coefficient)), made_from))
         else:
-            updates = merged_updates(merge, expert_task_vectors(config, run, lazy.base))
+            updates = merged_updates(merge, experts)
             found.append(Method(f"ablation-{name}", gates(torch.zeros(n, m)), made_from, updates))
     return found

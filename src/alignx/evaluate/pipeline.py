@@ -38,7 +38,7 @@ from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_json, read_jsonl, write_json, write_jsonl
-from alignx.stage1.pipeline import encode_prompts, read_latent_space
+from alignx.stage1.pipeline import encode_prompts, expert_task_vectors, read_latent_space
 from alignx.stage2.experts import install_experts
 from alignx.stage2.mocae import Mocae, Routing
 from alignx.stage2.pipeline import read_mocae, read_signatures
@@ -77,12 +77,12 @@ def run_evaluate(
     items = likelihood_items(examples, base.template, max_tokens=limit)
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
+    experts = expert_task_vectors(config, run, base)
     also = {JOINT: read_joint(config, run, lazy)} if config.evaluate.joint else {}
     folder = run.evaluation_folder(name)
     with install_experts(config, run, base, also=also) as gated:
-        judgements = _judge_all(
-            config, methods(config, run, lazy, gated, mocae, signatures), items, base, gated, folder
-        )
+        found = methods(config, run, experts, gated, mocae, signatures)
+        judgements = _judge_all(config, found, items, base, gated, folder)
     prompts = collect(judgements)
     routing = mocae.route(signatures)
     metrics = _metrics(config, mocae, routing, signatures, prompts, left_out) | {"name": name}
