@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from alignx.evaluate.measures import AVERAGE
+from alignx.report.smoothing import moving_average, smoothing_window
 from alignx.report.svg import BLUE, GREY, INK, PALETTE, VERMILLION, house_style, inline_svg
 from alignx.report.wording import (
     ALIGNX,
     ORACLE_PREFIX,
     axes_of,
     method_label,
-    moving_average,
     number,
     ordered_methods,
     per_cent,
@@ -26,7 +26,7 @@ from alignx.report.wording import (
     verdict_on,
 )
 
-_WIDTH = 4.9  # inches; small enough for text to stay readable when a phone shrinks the panel to its width
+_WIDTH = 4.4  # inches; small enough for text to stay readable when a phone shrinks the panel to its width
 _ROW = 0.27
 _HATCHES = ("", "///", "...", "xxx")
 _READ_OUTS = {
@@ -55,6 +55,8 @@ def loss_figure(metrics: Mapping[str, Any], *, prefix: str = "loss") -> str:
             figure = Figure(figsize=(_WIDTH, 0.95 + _ROW * len(methods)), layout="constrained")
             axes = figure.subplots()
             _loss_panel(axes, metrics, methods, column)
+            # Over the whole picture: beside long names of methods the axes are too narrow for long names of axes.
+            figure.suptitle(f"{column} (n = {metrics['n'][column]})", x=0.01, ha="left", fontsize=10, fontweight="bold")
             label = _loss_label(metrics, methods, column)
             panels.append(inline_svg(figure, prefix=f"{prefix}-{at}", label=label))
     return "\n".join(panels)
@@ -70,7 +72,7 @@ def reliability_figure(metrics: Mapping[str, Any], *, prefix: str = "reliability
             "plain router": (found["plain"], VERMILLION, "s", "none"),
         }
         with house_style():
-            figure = Figure(figsize=(_WIDTH, 4.9), layout="constrained")
+            figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
             axes = figure.subplots()
             _reliability_panel(axes, shown)
             axes.set_title(title)
@@ -122,22 +124,29 @@ def versus_figure(metrics: Mapping[str, Any], *, prefix: str = "versus") -> str:
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.9)
         named: set[str] = set()
+        left, right = _scale_of(rows)
         for row, (_, found) in enumerate(rows):
             value, (low, high) = found[AVERAGE], found["interval"]
             verdict = verdict_on(value, low, high)
             colour, marker, face, name = _TONES[verdict]
+            if not left <= value <= right:
+                inside = 0.03 * (right - left)
+                edge, arrow = (left + inside, "<") if value < left else (right - inside, ">")
+                axes.plot([edge], [row], arrow, color=colour, markersize=8)
+                continue
             axes.plot([low, high], [row, row], color=colour, linewidth=1.6)
             label = "" if verdict in named else name
             axes.plot([value], [row], marker, color=colour, markerfacecolor=face, markersize=5.5, label=label)
             named.add(verdict)
-        values = [f"{signed_per_cent(found[AVERAGE])}  ({signed_range(found['interval'])})" for _, found in rows]
+        values = [f"{signed_per_cent(found[AVERAGE])} ({signed_range(found['interval'])})" for _, found in rows]
         axes.set_yticks(range(len(rows)), [f"{name}\n{value}" for (name, _), value in zip(rows, values, strict=True)])
         axes.tick_params(axis="y", length=0, labelsize=8)
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.grid(axis="x")
-        axes.margins(x=0.08, y=0.06)
+        axes.set_xlim(left, right)
+        axes.margins(y=0.06)
         axes.set_xlabel("AlignX's loss against the method's\n(left of zero: AlignX is better)")
         figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
         words = "; ".join(f"{name}: {value}" for (name, _), value in zip(rows, values, strict=True))
@@ -178,9 +187,16 @@ def training_figure(losses: Mapping[str, Sequence[float]], *, prefix: str = "tra
     return "\n".join(panels)
 
 
-def smoothing_window(n_steps: int) -> int:
-    """Steps that the line of a training curve averages: about a tenth of the run, an odd number."""
-    return max(1, n_steps // 20 * 2 + 1)
+def _scale_of(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[float, float]:
+    """Ends of the difference axis. One value far beyond all others does not squeeze them: it becomes an arrow."""
+    by_size = sorted((found for _, found in rows), key=lambda found: abs(found[AVERAGE]))
+    shown = by_size
+    if len(by_size) > 2 and abs(by_size[-1][AVERAGE]) > 1.5 * max(map(abs, by_size[-2]["interval"])):
+        shown = by_size[:-1]
+    low = min(0.0, *(found["interval"][0] for found in shown))
+    high = max(0.0, *(found["interval"][1] for found in shown))
+    room = 0.08 * (high - low) or 0.01
+    return low - room, high + room
 
 
 def _loss_panel(axes: Axes, metrics: Mapping[str, Any], methods: Sequence[str], column: str) -> None:
@@ -202,8 +218,7 @@ def _loss_panel(axes: Axes, metrics: Mapping[str, Any], methods: Sequence[str], 
     axes.margins(y=0.04)
     axes.grid(axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_title(f"{column} (n = {metrics['n'][column]})")
-    axes.set_xlabel("nats per target token, with 95% interval")
+    axes.set_xlabel("nats per target token")
 
 
 def _loss_label(metrics: Mapping[str, Any], methods: Sequence[str], column: str) -> str:

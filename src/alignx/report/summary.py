@@ -72,9 +72,9 @@ def key_figures(metrics: Mapping[str, Any]) -> list[KeyFigure]:
         if question in metrics["calibration"]:
             ours = metrics["calibration"][question]["alignx"]
             within = ours["ece"] <= ours["perfect_p95"]
-            verdict, tone = ("no miscalibration shows", "better") if within else ("miscalibrated", "worse")
+            words, tone = ("no miscalibration shows", "better") if within else ("miscalibrated", "worse")
             detail = f"perfect: up to {number(ours['perfect_p95'])}"
-            found.append(KeyFigure(f"ECE of {read_out}", number(ours["ece"]), detail, verdict, tone))
+            found.append(KeyFigure(f"ECE of {read_out}", number(ours["ece"]), detail, words, tone))
     return found
 
 
@@ -95,8 +95,8 @@ def limitations(metrics: Mapping[str, Any], licences: Mapping[str, str]) -> list
         "misses its true value.",
         "Calibration is measured on test prompts drawn like the training prompts. An ECE within the range of a "
         "perfectly calibrated predictor is no proof of calibration, only the absence of a visible fault at this n.",
-        f"Multiple choice is asked in the `{metrics['prompt_style']}` prompt style and is not comparable with published "
-        "figures; win rates are by likelihood against the base model.",
+        f"Multiple choice is asked in the {metrics['prompt_style']} prompt style and is not comparable with "
+        "published figures; win rates are by likelihood against the base model.",
     ]
     left_out = {axis: count for axis, count in metrics["left_out_because_trained"].items() if count}
     if left_out:
@@ -132,20 +132,18 @@ def _calibration(metrics: Mapping[str, Any], question: str) -> str:
     read_out, words = READ_OUTS[question]
     found = metrics["calibration"][question]["alignx"]
     ece, bound = number(found["ece"]), number(found["perfect_p95"])
-    start = f"Its probabilities for {words} ({read_out}) have an expected calibration error (ECE) of {ece}"
-    if found["ece"] <= found["perfect_p95"]:
-        return (
-            f"{start}, below the {bound} that a perfectly calibrated predictor stays under in 95% of samples of this "
-            f"size, so no miscalibration shows; they are right {per_cent(found['accuracy'])} of the time."
-        )
     sure, right = found["confidence"], found["accuracy"]
+    start = f"Its probabilities for {words} ({read_out}) have an expected calibration error (ECE) of {ece}"
+    yardstick = f"{bound}, which a perfectly calibrated predictor exceeds in 5% of such samples"
+    if found["ece"] <= found["perfect_p95"]:
+        return f"{start}, within {yardstick}: no miscalibration shows; they are right {per_cent(right)} of the time."
     if abs(sure - right) < SMALL_GAP:
         gap = "too sure in some places and not sure enough in others"
     else:
         gap = "on average too sure" if sure > right else "on average not sure enough"
     return (
-        f"{start}, above the {bound} that a perfectly calibrated predictor stays under in 95% of samples of this size: "
-        f"they are miscalibrated, {gap} (confidence {per_cent(sure)}, right {per_cent(right)} of the time)."
+        f"{start}, above {yardstick}: they are miscalibrated, {gap} (stated {per_cent(sure)}, right {per_cent(right)} "
+        "of the time)."
     )
 
 
@@ -156,7 +154,9 @@ def _resolution(metrics: Mapping[str, Any]) -> str:
     if JOINT in metrics["alignx_versus"]:
         low, high = metrics["alignx_versus"][JOINT]["interval"]
         half = per_cent((high - low) / 2, 2)
-        text += f": against the joint LoRA the interval reaches {half} to either side, and smaller differences stay hidden"
+        text += (
+            f": against the joint LoRA the interval reaches {half} to either side, and smaller differences stay hidden"
+        )
     if min(sizes) < SMALL_N:
         text += f". The smallest axis has only {min(sizes)} prompts, so its own column is rough"
     return text + "."

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from alignx.evaluate.measures import AVERAGE
 from alignx.report.wording import (
     ALIGNX,
-    BASE,
+    JOINT,
     ORACLE_PREFIX,
+    UNIFORM,
     axes_of,
     counts,
     is_main,
@@ -33,6 +34,10 @@ _MEASURES = {
     "mc1": "MC1",
     "mc2": "MC2",
 }
+
+
+# Columns of the terminal's table, the average among them, whose intervals fit side by side in 100 characters.
+_INTERVAL_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """Head of a column; `n` is what its values were measured on, none when that is not one number."""
+    """Head of a column; `n` is what its values were measured on, none when that is not one number.
+
+    Attributes:
+        title: its name.
+        n: prompts behind its values.
+        is_text: whether it holds words, which are set from the left.
+    """
 
     title: str
     n: int | None = None
+    is_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,8 @@ def loss_table(metrics: Mapping[str, Any]) -> Table:
         "method",
         loss_columns(metrics),
         tuple(rows),
-        "In brackets: 95% bootstrap interval over test prompts. The average weighs every axis the same." + bound,
+        "With each value: its 95% bootstrap interval over test prompts. The average weighs every axis the same."
+        + bound,
     )
 
 
@@ -138,9 +151,9 @@ def versus_table(metrics: Mapping[str, Any]) -> Table:
     return Table(
         "AlignX's loss minus the other's, in per cent of the other's; negative is better for AlignX",
         "AlignX against",
-        (*(Column(name, metrics["n"][name]) for name in (AVERAGE, *axes)), Column("AlignX on average")),
+        (*(Column(name, metrics["n"][name]) for name in (AVERAGE, *axes)), Column("AlignX on average", is_text=True)),
         tuple(rows),
-        "Paired by prompt. In brackets: 95% bootstrap interval, each on its own: of 20 true zeros about one is missed.",
+        "Paired by prompt. With each value: its 95% bootstrap interval; about one in 20 misses the true value.",
     )
 
 
@@ -157,7 +170,10 @@ def likelihood_table(metrics: Mapping[str, Any]) -> Table:
         Row(
             method,
             method_label(method),
-            (*(_rate(judged[method].get(axis, {}).get(measure)) for measure, axis in kinds), _plain_rate(judged[method])),
+            (
+                *(_rate(judged[method].get(axis, {}).get(measure)) for measure, axis in kinds),
+                _plain_rate(judged[method]),
+            ),
             is_ours=method == ALIGNX,
         )
         for method in ordered_methods(judged, axes)
@@ -169,9 +185,10 @@ def likelihood_table(metrics: Mapping[str, Any]) -> Table:
         (*columns, Column(AVERAGE)),
         tuple(rows),
         f"Win rate: share of prompts whose reference answer is likelier than under the base model (ties half), not a "
-        f"person's or GPT-4's preference. Multiple choice is asked in the `{metrics['prompt_style']}` prompt style, so "
-        f"MC1 and MC2 compare with each other only, not with published figures. In brackets: 95% bootstrap interval. "
-        f"The average takes one figure an axis (win rate, safe preferred or MC2, by its data set) and has no interval.",
+        f"person's or GPT-4's preference. Multiple choice is asked in the {metrics['prompt_style']} prompt style, so "
+        f"MC1 and MC2 compare with each other only, not with published figures. With each value: its 95% bootstrap "
+        f"interval. The average takes one figure an axis (win rate, safe preferred or MC2, by its data set) and has no "
+        f"interval.",
     )
 
 
@@ -199,7 +216,7 @@ def calibration_table(metrics: Mapping[str, Any]) -> Table:
         "question and predictor",
         tuple(Column(title) for title in titles),
         tuple(rows),
-        "ECE is never 0 in a finite sample: `perfect` is what a perfectly calibrated predictor with the same "
+        "ECE is never 0 in a finite sample: perfect is what a perfectly calibrated predictor with the same "
         "confidences would get, its mean and 95th percentile. Within p95 means that no miscalibration shows at this n.",
     )
 
@@ -258,7 +275,7 @@ def routing_facts_table(metrics: Mapping[str, Any]) -> Table:
 def facts_table(caption: str, facts: Mapping[str, str], *, note: str = "") -> Table:
     """Two columns: what, and its value."""
     rows = tuple(Row(name, name, (Cell(value),)) for name, value in facts.items())
-    return Table(caption, "what", (Column("value"),), rows, note)
+    return Table(caption, "what", (Column("value", is_text=True),), rows, note)
 
 
 def render_terminal_table(metrics: Mapping[str, Any]) -> "RichTable":
@@ -268,7 +285,8 @@ def render_terminal_table(metrics: Mapping[str, Any]) -> "RichTable":
         metrics: what `metrics.json` holds.
 
     Returns:
-        A table that fits in 100 columns with three axes; every value has its 95% interval below it.
+        A table that fits in 100 columns with three axes. Below a value stands its 95% interval; with more axes than
+        that, only below the average.
     """
     from rich import box
     from rich.table import Table as RichTable
@@ -279,23 +297,48 @@ def render_terminal_table(metrics: Mapping[str, Any]) -> "RichTable":
         title=Text(f"AlignX on {metrics['model']}: loss on the reference answers, lower is better"),
         title_style="bold",
         title_justify="left",
-        caption=Text(
-            f"Nats per target token. Below each value: 95% bootstrap interval over test prompts. "
-            f"n = {metrics['n'][AVERAGE]} prompts ({counts(metrics)}); the average weighs every axis the same. "
-            f"Judge: {metrics['judge']} (of the reference answer, prompt style {metrics['prompt_style']}); seed {metrics['seed']}."
-        ),
+        caption=Text(_terminal_caption(metrics)),
         caption_style="dim",
         caption_justify="left",
     )
     table.add_column("method")
-    for column in loss_columns(metrics):
-        table.add_column(Text(f"{column.title}\nn = {column.n}"), justify="right")
+    columns = loss_columns(metrics)
+    for column in columns:
+        head = Text(f"{column.title}\nn = {column.n}")
+        table.add_column(head, justify="right", overflow="fold", no_wrap=column.title == AVERAGE)
     for row in loss_table_rows(metrics):
         if is_main(row.name):
             style = "bold" if row.is_ours else ""
-            cells = [Text.assemble((cell.text, style), "\n", (cell.interval, "dim")) for cell in row.cells]
+            cells = []
+            for column, cell in zip(columns, row.cells, strict=True):
+                has_room = column.title == AVERAGE or len(columns) <= _INTERVAL_COLUMNS
+                cells.append(Text.assemble((cell.text, style), *(("\n", (cell.interval, "dim")) if has_room else ())))
             table.add_row(Text(row.label, style=style), *cells)
     return table
+
+
+def _terminal_caption(metrics: Mapping[str, Any]) -> str:
+    return (
+        f"Nats per target token. Below a value: its 95% bootstrap interval over test prompts. "
+        f"n = {metrics['n'][AVERAGE]} prompts ({counts(metrics)}); the average weighs every axis the same. "
+        f"Judge: {metrics['judge']} (of the reference answer, prompt style {metrics['prompt_style']}); "
+        f"seed {metrics['seed']}.{_paired_note(metrics)}"
+    )
+
+
+def _paired_note(metrics: Mapping[str, Any]) -> str:
+    """The intervals of the table overlap even where methods differ on the same prompts: say what the pairs say."""
+    notes = []
+    for method in (JOINT, UNIFORM):
+        if method in metrics["alignx_versus"]:
+            found = metrics["alignx_versus"][method]
+            words = f"{signed_per_cent(found[AVERAGE])} ({signed_range(found['interval'])})"
+            verdict = verdict_on(found[AVERAGE], *found["interval"])
+            notes.append(f"{method_label(method)} {words}, {verdict}")
+    if not notes:
+        return ""
+    # A terminal's encoding may lack the typographic minus.
+    return f" Paired by prompt, AlignX against: {'; '.join(notes)}.".replace("\N{MINUS SIGN}", "-")
 
 
 def _difference_row(name: str, label: str, found: Mapping[str, Any], axes: Sequence[str]) -> Row:
@@ -310,7 +353,7 @@ def _difference_row(name: str, label: str, found: Mapping[str, Any], axes: Seque
 def _rate(found: Mapping[str, Any] | None) -> Cell:
     if found is None:
         return Cell("none")
-    return Cell(number(found["value"], 1), number_range(*found["interval"], 1))
+    return Cell(number(found["value"], 1), number_range(*found["interval"], digits=1))
 
 
 def _plain_rate(by_axis: Mapping[str, Any]) -> Cell:

@@ -1,6 +1,5 @@
 """How figures are put into words: names of methods, numbers with their unit, and what an interval allows to say."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -34,7 +33,7 @@ def ordered_methods(names: Iterable[str], axes: Sequence[str]) -> list[str]:
 
 
 def is_main(name: str) -> bool:
-    """Whether a method belongs to the short table: neither an ablation, nor a bound, nor a variant of the joint LoRA."""
+    """Whether a method belongs to the short table: no ablation, no bound, no variant of the joint LoRA."""
     return name in _LABELS or name.startswith(EXPERT_PREFIX)
 
 
@@ -74,7 +73,7 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
-def number_range(low: float, high: float, digits: int = 3) -> str:
+def number_range(low: float, high: float, *, digits: int = 3) -> str:
     """Both ends of an interval."""
     return f"{number(low, digits)} to {number(high, digits)}"
 
@@ -123,19 +122,6 @@ def listed(words: Sequence[str]) -> str:
 def counts(metrics: Mapping[str, Any]) -> str:
     """How many prompts stand behind an evaluation, by axis."""
     return ", ".join(f"{axis} {metrics['n'][axis]}" for axis in axes_of(metrics))
-
-
-def moving_average(values: Sequence[float], window: int) -> list[float]:
-    """Centred moving average; the window is cut at both ends, so as many values come out as go in.
-
-    Raises:
-        ValueError: window < 1.
-    """
-    if window < 1:
-        raise ValueError(f"window must be at least 1, got {window}.")
-    before, after = (window - 1) // 2, window // 2
-    parts = [values[max(0, at - before) : at + after + 1] for at in range(len(values))]
-    return [math.fsum(part) / len(part) for part in parts]
 
 
 def _belongs(name: str, start: str) -> bool:

@@ -1,0 +1,145 @@
+"""What a report says: a run's figures and records gathered in one place, for the page and for markdown alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from alignx.errors import ArtifactError
+from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.report.answers import AnswerGroup, group_answers
+from alignx.report.provenance import data_table, environment_table, model_table
+from alignx.report.summary import KeyFigure, key_figures, limitations, takeaways
+from alignx.report.tables import (
+    Table,
+    calibration_table,
+    confusion_table,
+    likelihood_table,
+    loss_table,
+    mixture_table,
+    routing_facts_table,
+    versus_table,
+)
+from alignx.report.training import TrainingPart, gather_training
+from alignx.runs.directory import RunDirectory
+from alignx.runs.files import read_json, read_jsonl
+
+SHOWCASE = "showcase"
+_KEYS = frozenset(
+    {
+        "judge",
+        "prompt_style",
+        "model",
+        "seed",
+        "n",
+        "left_out_because_trained",
+        "loss",
+        "loss_interval",
+        "regret",
+        "alignx_versus",
+        "likelihood",
+        "calibration",
+        "routing",
+        "environment",
+    }
+)
+
+
+@dataclass(frozen=True)
+class EvaluationPart:
+    """One evaluation in words and tables; `metrics` is for the pictures."""
+
+    name: str
+    metrics: Mapping[str, Any]
+    summary: str
+    key_figures: Sequence[KeyFigure]
+    loss: Table
+    versus: Table
+    calibration: Table
+    mixture: Table
+    confusion: Table
+    routing_facts: Table
+    likelihood: Table
+    left_out: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything a report says, in its order.
+
+    Attributes:
+        model: name of the base model.
+        axes: names of the axes.
+        main: the evaluation on the run's own test split.
+        others: evaluations on other folders, by name.
+        answers: the showcase; empty when the run has none.
+        training: what Stage 1 recorded.
+        limitations: what the report does not show.
+        provenance: model, data and environment.
+        config: the resolved config as YAML.
+    """
+
+    model: str
+    axes: Sequence[str]
+    main: EvaluationPart
+    others: Sequence[EvaluationPart]
+    answers: Sequence[AnswerGroup]
+    training: TrainingPart
+    limitations: Sequence[str]
+    provenance: Sequence[Table]
+    config: str
+
+
+def gather(run: RunDirectory) -> Contents:
+    """Read everything that a report needs.
+
+    Raises:
+        ArtifactError: the run was not evaluated, or a file is missing or damaged.
+    """
+    main = _evaluation(run, TEST)
+    config, trained_in = run.read_config(), run.read_environment()
+    splits = read_json(run.splits_path)
+    folder = run.evaluation_folder(TEST).parent
+    names = sorted(path.parent.name for path in folder.glob("*/metrics.json"))
+    answers_path = run.evaluation_folder(SHOWCASE) / "answers.jsonl"
+    axes = list(config.axes)
+    licences = {axis: str(record["licence"]) for axis, record in splits["axes"].items()}
+    return Contents(
+        model=config.model,
+        axes=axes,
+        main=main,
+        others=[_evaluation(run, name) for name in names if name != TEST],
+        answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
+        training=gather_training(run, axes),
+        limitations=limitations(main.metrics, licences),
+        provenance=[
+            model_table(run, config, main.metrics),
+            data_table(splits),
+            environment_table(trained_in, main.metrics["environment"]),
+        ],
+        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    )
+
+
+def _evaluation(run: RunDirectory, name: str) -> EvaluationPart:
+    metrics = read_metrics(run, name)
+    missing = sorted(_KEYS - metrics.keys())
+    if missing:
+        path = run.evaluation_folder(name) / "metrics.json"
+        raise ArtifactError(f"{path}: `{missing[0]}` is missing; run `alignx evaluate {run.root}` again")
+    left_out = {axis: count for axis, count in metrics["left_out_because_trained"].items() if count}
+    return EvaluationPart(
+        name=name,
+        metrics=metrics,
+        summary=" ".join(takeaways(metrics)),
+        key_figures=key_figures(metrics),
+        loss=loss_table(metrics),
+        versus=versus_table(metrics),
+        calibration=calibration_table(metrics),
+        mixture=mixture_table(metrics),
+        confusion=confusion_table(metrics),
+        routing_facts=routing_facts_table(metrics),
+        likelihood=likelihood_table(metrics),
+        left_out=", ".join(f"{axis} {count}" for axis, count in left_out.items()),
+    )
