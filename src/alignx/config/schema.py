@@ -125,6 +125,9 @@ class EvaluateConfig(StrictModel):
     judges: tuple[Literal["likelihood"], ...] = ("likelihood",)
     max_tokens: int = Field(1024, ge=16, description="prompt + target tokens of a scored example")
     batch_size: int = Field(16, ge=1, description="sequences a forward pass")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "float32", description="bf16: autocast, faster, losses +-0.1%"
+    )
     bootstrap_draws: int = Field(2000, ge=100)
     calibration_bins: int = Field(15, ge=1)
     ablations: bool = Field(False, description="score the warm start and the plain router beside the mixture")

@@ -141,7 +141,7 @@ def _judge_all(
     path = folder / "judgments.jsonl"
     kept = _kept_judgements(path)
     shown = [[item.answers.prompt_ids, item.answers.answers] for item in items]
-    asked = fingerprint([shown, config.evaluate.max_tokens])
+    asked = fingerprint([shown, config.evaluate.precision])
     rows: list[dict[str, Any]] = []
     judgements: dict[str, list[Judgement]] = {}
     for method in found:
@@ -157,6 +157,7 @@ def _judge_all(
                     gated=gated,
                     weights=method.weights,
                     batch_size=config.evaluate.batch_size,
+                    precision=config.evaluate.precision,
                     description=f"score {method.name}",
                 )
             judgements[method.name] = [
@@ -201,6 +202,7 @@ def _metrics(
     return {
         "judge": "likelihood",
         "prompt_style": PROMPT_STYLE,
+        "precision": config.evaluate.precision,
         "model": config.model,
         "seed": config.seed,
         "n": {axis: prompts.axes.count(axis) for axis in axes} | {"average": len(prompts.axes)},

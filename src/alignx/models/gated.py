@@ -8,6 +8,7 @@ threads and requests do not see each other's.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 
 from alignx.models.low_rank import LowRankUpdate
 
-_Gate = ContextVar[Tensor | None]
+
+@dataclass(frozen=True)
+class _Gate:
+    """Weights of a call: (b, R') values, and the R' rank coordinates they belong to (none: all of them)."""
+
+    values: Tensor
+    columns: Tensor | None
 
 
 class GatedLinear(nn.Module):
@@ -27,7 +34,7 @@ class GatedLinear(nn.Module):
         gate: holds the (b, R) weights of the call in progress, or None for the bare base.
     """
 
-    def __init__(self, linear: nn.Linear, updates: list[LowRankUpdate], gate: _Gate) -> None:
+    def __init__(self, linear: nn.Linear, updates: list[LowRankUpdate], gate: "ContextVar[_Gate | None]") -> None:
         super().__init__()
         self.linear = linear
         like = linear.weight
@@ -47,10 +54,13 @@ class GatedLinear(nn.Module):
         gate = self._gate.get()
         if gate is None:
             return y
-        if x.shape[0] != gate.shape[0]:  # beams and returned sequences repeat each row
-            gate = gate.repeat_interleave(x.shape[0] // gate.shape[0], dim=0)
-        low = nn.functional.linear(x, self.a) * gate[:, None, :].to(x.dtype)
-        return y + nn.functional.linear(low, self.b)
+        values, a, b = gate.values, self.a, self.b
+        if gate.columns is not None:
+            a, b = a[gate.columns], b[:, gate.columns]
+        if x.shape[0] != values.shape[0]:  # beams and returned sequences repeat each row
+            values = values.repeat_interleave(x.shape[0] // values.shape[0], dim=0)
+        low = nn.functional.linear(x, a) * values[:, None, :].to(x.dtype)
+        return y + nn.functional.linear(low, b)
 
 
 class GatedModel:
@@ -64,7 +74,7 @@ class GatedModel:
     def __init__(self, model: Any, adapters: Mapping[str, Mapping[str, LowRankUpdate]]) -> None:
         self.model = model
         self.names = list(adapters)
-        self._gate: _Gate = ContextVar("gate", default=None)
+        self._gate: ContextVar[_Gate | None] = ContextVar("gate", default=None)
         first = next(iter(adapters.values()))
         self._ranks = torch.tensor([next(iter(updates.values())).a.shape[0] for updates in adapters.values()])
         self._originals: dict[str, nn.Linear] = {}
@@ -86,6 +96,19 @@ class GatedModel:
     def __exit__(self, *exception: object) -> None:
         self.remove()
 
+    def _expanded(self, weights: Tensor | None) -> _Gate | None:
+        """Weights of adapters -> weights of rank coordinates; adapters that no row uses are left out."""
+        if weights is None:
+            return None
+        device = self.model.device
+        ranks = self._ranks.to(device)
+        values = weights.to(device).repeat_interleave(ranks, dim=1)
+        used = (weights.detach() != 0).any(dim=0).to(device) | weights.requires_grad
+        if bool(used.all()):
+            return _Gate(values, None)
+        columns = used.repeat_interleave(ranks).nonzero()[:, 0]
+        return _Gate(values[:, columns], columns) if len(columns) else None
+
     @contextmanager
     def using(self, weights: Tensor | None) -> Iterator[None]:
         """Weights of the calls made inside.
@@ -94,11 +117,7 @@ class GatedModel:
             weights: (b, adapters), one row for each row of the batch, columns in the order of `names`; gradients
                 flow to it. None, or all zeros without a gradient, is the bare base, bit for bit.
         """
-        gate = None
-        if weights is not None and (weights.requires_grad or bool(weights.any())):
-            ranks = self._ranks.to(weights.device)
-            gate = weights.to(self.model.device).repeat_interleave(ranks.to(self.model.device), dim=1)
-        token = self._gate.set(gate)
+        token = self._gate.set(self._expanded(weights))
         try:
             yield
         finally:

@@ -1,4 +1,6 @@
-"""Whether bf16 autocast pays on this machine."""
+"""Whether bf16 autocast pays on this machine, and where to turn it on."""
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -10,3 +12,8 @@ def uses_bf16(precision: str) -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """A context in which matrix products are bf16 where `precision` resolves to it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if uses_bf16(precision) else nullcontext()

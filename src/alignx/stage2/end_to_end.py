@@ -8,7 +8,6 @@ over prompts with every axis weighing the same:
 
 import random
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -20,7 +19,7 @@ from alignx.data.template import TokenisedExample
 from alignx.errors import TrainingError
 from alignx.models.gated import GatedModel
 from alignx.models.load import BaseModel
-from alignx.models.precision import uses_bf16
+from alignx.models.precision import autocast
 from alignx.models.scoring import mean_target_nats
 from alignx.progress import progress
 from alignx.stage2.dial import expert_scale, mixture_weights
@@ -77,7 +76,6 @@ def train_end_to_end(
     n_steps = settings.epochs * batches_a_pass
     optimiser = torch.optim.Adam([weight, bias, log_strength], lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / n_steps)
-    autocast = torch.autocast(base.model.device.type, dtype=torch.bfloat16) if uses_bf16(precision) else nullcontext()
     draw, losses = random.Random(seed), []
     with progress("train the mixture end to end", n_steps) as advance:
         for _ in range(settings.epochs):
@@ -88,7 +86,10 @@ def train_end_to_end(
                 logits = Head(weight, bias, temperature).logits(routing.features[rows])
                 pi = mixture_weights(logits, routing.known[rows], flat, 0 * flat, fallback=mocae.fallback)
                 scale = expert_scale(pi, full, log_strength.exp())
-                with gated.using(gate_weights(gated.names, mocae.axes, pi, scale).float()), autocast:
+                with (
+                    gated.using(gate_weights(gated.names, mocae.axes, pi, scale).float()),
+                    autocast(base.model.device, precision),
+                ):
                     nats = mean_target_nats(base.model, pad_batch(examples, rows, base.pad_token_id))
                 loss = (
                     row_weights[rows] * (nats.double().cpu() + _terms(logits, targets[rows], warm[rows], config))

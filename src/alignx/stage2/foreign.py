@@ -35,8 +35,9 @@ class ForeignDetector:
 
     def scores(self, x: Tensor) -> Tensor:
         """(n, k) coordinates at the detector's depth -> (n,) scores, larger is more foreign."""
-        standardised: Tensor = (_raw_distances(self.natural, self.fractal, x) - self.centre) / self.spread
-        return torch.amax(standardised, dim=1)
+        distances = _raw_distances(self.natural, self.fractal, x)
+        found: Tensor = ((distances - self.centre) / self.spread).amax(dim=1)
+        return found
 
     def p_values(self, x: Tensor) -> Tensor:
         """(n, k) -> (n,) share of calibration prompts at least as foreign, in (0, 1]; conformal."""

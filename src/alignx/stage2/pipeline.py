@@ -87,7 +87,8 @@ def read_signatures(base: BaseModel, space: LatentSpace, prompts: Sequence[Seque
 def score_experts(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     """Every expert's loss on every mix and calibration prompt, into `stage2/expert_losses.json`."""
     path = run.root / "stage2" / "expert_losses.json"
-    inputs = _expert_inputs(config, run) | {"max_tokens": config.evaluate.max_tokens}
+    scoring = {"max_tokens": config.evaluate.max_tokens, "precision": config.evaluate.precision}
+    inputs = _expert_inputs(config, run) | scoring
     if run.is_done("expert-losses", inputs, path):
         notice("experts' losses on mix and calibration prompts: up to date")
         return
@@ -125,7 +126,13 @@ def target_losses(
 ) -> Tensor:
     """Mean nats a target token of every item, (n,) float64; `weights` are (n, adapters)."""
     log_probs = answer_log_probs(
-        base, items, gated=gated, weights=weights.float(), batch_size=config.evaluate.batch_size, description=what
+        base,
+        items,
+        gated=gated,
+        weights=weights.float(),
+        batch_size=config.evaluate.batch_size,
+        precision=config.evaluate.precision,
+        description=what,
     )
     nats = [-found[0] / len(item.answers[0]) for found, item in zip(log_probs, items, strict=True)]
     return torch.tensor(nats, dtype=torch.float64)
