@@ -85,9 +85,7 @@ def test_known_dimension_is_found_on_evenly_laid_points(name, estimate):
 @pytest.mark.parametrize("estimate", [box_counting_dimension, correlation_dimension])
 def test_dimension_does_not_depend_on_the_space_unit_or_place(estimate):
     points = _random_points("sierpinski", 2_500, 0)
-    basis = torch.linalg.qr(
-        torch.randn(32, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    ).Q
+    basis = torch.linalg.qr(torch.randn(32, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
     moved = 250.0 * points @ basis.T + 40.0
     assert estimate(moved) == pytest.approx(estimate(points), rel=0.03)
     assert estimate(moved.float()) == pytest.approx(estimate(moved), rel=0.01)

@@ -24,9 +24,7 @@ def _naive_scores(calibrator: FractalCalibrator, x: Tensor, rows: list[int]) -> 
     out = []
     for prompt, row in zip(x.double(), rows, strict=True):
         kept = [a for a in range(len(calibrator.anchors)) if a != row]
-        distance = [
-            math.dist(prompt.tolist(), calibrator.anchors[a].tolist()) / calibrator.scale for a in kept
-        ]
+        distance = [math.dist(prompt.tolist(), calibrator.anchors[a].tolist()) / calibrator.scale for a in kept]
         pooled = sorted(distance)[:hi]
         pairs = [(math.log(r), math.log(j)) for j, r in enumerate(pooled, 1) if j >= lo and r > 0]
         mean_x = sum(a for a, _ in pairs) / len(pairs)
@@ -133,9 +131,7 @@ def test_chunking_does_not_change_scores(monkeypatch, queries, chunk, exact):
     monkeypatch.setattr(fractal_module, "_ANCHOR_CHUNK", chunk)
     monkeypatch.setattr(fractal_module, "_EXACT_BLOCK", exact)
     torch.testing.assert_close(calibrator.scores(x), whole[0], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(
-        calibrator.scores(anchors[:20], anchor_rows=rows), whole[1], rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(calibrator.scores(anchors[:20], anchor_rows=rows), whole[1], rtol=1e-6, atol=1e-6)
 
 
 def test_near_distances_survive_a_far_origin():
@@ -145,12 +141,8 @@ def test_near_distances_survive_a_far_origin():
     assert bool((anchors[:, 0] != anchors[0, 0]).any())
     calibrator = FractalCalibrator.fit(anchors, torch.arange(300) % 2, 2, epsilon=1e-6)
     x = anchors[:20].double() + 2.0**-20
-    distances = (
-        torch.cdist(x, anchors.double(), compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1).values
-    )
-    torch.testing.assert_close(
-        calibrator.pooled_radius(x), distances[:, 1] / calibrator.scale, rtol=1e-12, atol=0
-    )
+    distances = torch.cdist(x, anchors.double(), compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1).values
+    torch.testing.assert_close(calibrator.pooled_radius(x), distances[:, 1] / calibrator.scale, rtol=1e-12, atol=0)
 
 
 def test_score_differences_follow_the_log_density_ratio_of_two_gaussians():

@@ -52,9 +52,7 @@ def test_scores_are_lda_log_posteriors_with_equal_priors_and_uneven_axes():
 def test_scores_are_minus_half_the_squared_mahalanobis_distance():
     points, ids, x = _data(2)
     calibrator = NaturalCalibrator.fit(points, ids, 3, shrinkage=0.1)
-    covariance = torch.stack([torch.cov(points[ids == axis].T, correction=0) for axis in range(3)]).mean(
-        dim=0
-    )
+    covariance = torch.stack([torch.cov(points[ids == axis].T, correction=0) for axis in range(3)]).mean(dim=0)
     covariance = 0.9 * covariance + 0.1 * covariance.diagonal().mean() * torch.eye(5)
     difference = x[:, None, :] - calibrator.means
     squared = torch.einsum("bmi,ij,bmj->bm", difference, torch.linalg.inv(covariance), difference)
