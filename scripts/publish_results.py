@@ -1,6 +1,6 @@
 """Publish a finished run: results/NAME.json, results/NAME.prompts.jsonl and its tables in RESULTS.md.
 
-    python scripts/publish_results.py runs/small small
+python scripts/publish_results.py runs/small small
 """
 
 import argparse
@@ -33,11 +33,12 @@ def main() -> int:
 
     environment = metrics["environment"]
     facts = (
-        f"Commit `{environment['commit'] or 'unknown'}`, config `configs/{arguments.name}.yaml`, model `{metrics['model']}`, "
-        f"seed {metrics['seed']}, judge `{metrics['judge']}` (prompt style `{metrics['prompt_style']}`), "
-        f"{environment['processor']}, {environment['cores']} cores, {environment['accelerator'] or 'no GPU'}, float32 "
-        f"scoring, torch {environment['torch']}, transformers {environment['transformers']}, peft {environment['peft']}. "
-        f"Split: test; n = {', '.join(f'{axis} {n}' for axis, n in metrics['n'].items())}."
+        f"Commit `{environment['commit'] or 'unknown'}`, config `configs/{arguments.name}.yaml`, model "
+        f"`{metrics['model']}`, seed {metrics['seed']}, judge `{metrics['judge']}` (prompt style "
+        f"`{metrics['prompt_style']}`, scored in {metrics['precision']}), {environment['processor']}, "
+        f"{environment['cores']} cores, {environment['accelerator'] or 'no GPU'}, torch {environment['torch']}, "
+        f"transformers {environment['transformers']}, peft {environment['peft']}. Split: test; n = "
+        f"{', '.join(f'{axis} {n}' for axis, n in metrics['n'].items())}."
     )
     tables = (loss_table(metrics), versus_table(metrics), calibration_table(metrics), likelihood_table(metrics))
     summary = "\n".join(f"- {line}" for line in takeaways(metrics))

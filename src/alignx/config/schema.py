@@ -12,6 +12,10 @@ MergeName = Literal["uniform", "task-arithmetic", "ties", "dare", "negate"]
 MERGE_NAMES: tuple[MergeName, ...] = ("uniform", "task-arithmetic", "ties", "dare", "negate")
 
 
+# Names that artifacts and figures use beside the axes'.
+RESERVED_AXES = {"shared", "joint", "latent", "average", "interval", "nats"}
+
+
 class StrictModel(BaseModel):
     """A frozen model that refuses unknown keys."""
 
@@ -170,7 +174,7 @@ class RunConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name in self.axes:
-            if not name.replace("-", "").replace("_", "").isalnum() or name in {"shared", "joint", "latent"}:
+            if not name.replace("-", "").replace("_", "").isalnum() or name in RESERVED_AXES:
                 raise ValueError(f"axis name `{name}` must be letters, digits, - or _, and not a reserved word")
         for setting in self.showcase.settings:
             unknown = sorted((setting.weights.keys() | setting.floors.keys()) - self.axes.keys())

@@ -105,7 +105,7 @@ def _parquet_rows(path: Path, raw: bytes) -> list[Row]:
 
     try:
         rows: list[Row] = pyarrow.parquet.read_table(io.BytesIO(raw)).to_pylist()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a parquet file ({error}); fetch it again") from error
     return rows
 

@@ -82,7 +82,7 @@ def read_splits(run: RunDirectory, axis: str) -> AxisSplits:
             split = row.pop("split")
             lists = {key: tuple(row[key]) for key in ("correct", "incorrect", "mc1")}
             by_split[split].append(Example(**{**row, **lists}))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{path}: line {number} is damaged ({error}); run `alignx run` again") from error
     return AxisSplits(**by_split)
 

@@ -154,6 +154,8 @@ def _text(row: Row, column: str, number: int, source: str) -> str:
         return ""
     if not isinstance(value, str):
         raise DataError(f"{source}: row {number}: `{column}` is {type(value).__name__}, expected text; mend that row")
+    if not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise DataError(f"{source}: row {number}: `{column}` holds half of a surrogate pair; mend that row")
     return value.strip()
 
 

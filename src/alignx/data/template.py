@@ -79,9 +79,9 @@ class PromptTemplate:
             messages = [{"role": "system", "content": injected}, *messages]
         try:
             return self._chat_ids(messages)
-        except jinja2.TemplateError:
+        except jinja2.TemplateError as error:
             if not injected:
-                raise
+                raise ModelError(f"the chat template refuses a user turn ({error}); set `template: alpaca`") from error
             # Templates such as Gemma's refuse a system role: the instruction joins the user turn.
             return self._chat_ids([{"role": "user", "content": f"{injected}\n\n{user}"}])
 

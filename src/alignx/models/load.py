@@ -83,7 +83,7 @@ def resolve_model(name: str) -> ModelSource:
         if not path.is_file():
             raise ModelError(f"model `{name}`: no such GGUF file; give an existing path")
         return ModelSource(path.name, str(path.parent), path.name)
-    if path.is_dir():
+    if name.strip() and path.is_dir():
         return ModelSource(path.name, str(path))
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(

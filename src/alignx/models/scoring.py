@@ -73,19 +73,51 @@ def answer_log_probs(
         precision: `float32` (the model's own dtype), `bf16` (autocast) or `auto`; bf16 moves a loss by about 0.1%.
         description: shown as progress.
     """
-    scores: list[list[float]] = [[] for _ in items]
+    scores = [[0.0] * len(item.answers) for item in items]
     with progress(description, len(items)) as advance:
-        for rows in rows_by_length([item.length for item in items], batch_size):
-            batch = [items[row] for row in rows]
-            chosen = None if weights is None else weights[rows]
-            with gated.using(chosen) if gated is not None else nullcontext(), autocast(base.model.device, precision):
-                for row, found in zip(rows, _batch_log_probs(base, batch), strict=True):
-                    scores[row] = found
-            advance(len(rows))
+        for packed, units in _units(base, items):
+            for places in rows_by_length([unit.item.length for unit in units], batch_size):
+                batch = [units[place] for place in places]
+                chosen = None if weights is None else weights[[unit.row for unit in batch]]
+                with (
+                    gated.using(chosen) if gated is not None else nullcontext(),
+                    autocast(base.model.device, precision),
+                ):
+                    found = _batch_log_probs(base, [unit.item for unit in batch], packed=packed)
+                for unit, part in zip(batch, found, strict=True):
+                    scores[unit.row][unit.first : unit.first + len(part)] = part
+                advance(sum(unit.first == 0 for unit in batch))
     return scores
 
 
-def _batch_log_probs(base: BaseModel, batch: Sequence[PromptAnswers]) -> list[list[float]]:
+@dataclass(frozen=True)
+class _Unit:
+    """What is scored as one sequence: an item, or one of its answers, `first` in the item's count."""
+
+    row: int
+    first: int
+    item: PromptAnswers
+
+
+def _units(
+    base: BaseModel, items: Sequence[PromptAnswers]
+) -> tuple[tuple[bool, list[_Unit]], tuple[bool, list[_Unit]]]:
+    """Items that can be packed, then the answers of those that cannot.
+
+    Our mask takes the place of the model's own, a sliding window included: a longer sequence is not packed.
+    """
+    window = getattr(base.model.config.get_text_config(), "sliding_window", None) or base.context_tokens
+    packed = [_Unit(row, 0, item) for row, item in enumerate(items) if item.length <= window]
+    alone = [
+        _Unit(row, number, PromptAnswers(item.prompt_ids, [answer]))
+        for row, item in enumerate(items)
+        if item.length > window
+        for number, answer in enumerate(item.answers)
+    ]
+    return (True, packed), (False, alone)
+
+
+def _batch_log_probs(base: BaseModel, batch: Sequence[PromptAnswers], *, packed: bool) -> list[list[float]]:
     width = max(item.length for item in batch)
     input_ids = torch.full((len(batch), width), base.pad_token_id)
     positions = torch.zeros(len(batch), width, dtype=torch.long)
@@ -111,10 +143,14 @@ def _batch_log_probs(base: BaseModel, batch: Sequence[PromptAnswers]) -> list[li
             start = end
         spans.append(spans_of_row)
     device = base.model.device
-    mask = torch.zeros(sees.shape, dtype=base.model.dtype).masked_fill(~sees, torch.finfo(base.model.dtype).min)
+    if packed:
+        mask = torch.zeros(sees.shape, dtype=base.model.dtype).masked_fill(~sees, torch.finfo(base.model.dtype).min)
+        mask = mask[:, None]
+    else:
+        mask = torch.tensor([[int(at < item.length) for at in range(width)] for item in batch])
     hidden = base.model.get_decoder()(
         input_ids=input_ids.to(device),
-        attention_mask=mask[:, None].to(device),
+        attention_mask=mask.to(device),
         position_ids=positions.to(device),
         use_cache=False,
     ).last_hidden_state

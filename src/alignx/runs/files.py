@@ -71,9 +71,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         ArtifactError: missing or damaged; names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: it also splits at line ends that JSON leaves inside strings, such as U+2028.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror or error}); run its step again") from error
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path}: damaged ({error}); remove it and run its step again") from error
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

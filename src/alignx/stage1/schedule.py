@@ -38,7 +38,8 @@ class TrainingJob:
 def micro_batches(job: TrainingJob, template: PromptTemplate, config: Stage1Config) -> list[list[TokenisedExample]]:
     """All forward passes of a training run, in order.
 
-    Micro-batches of one optimiser step are neighbours; the last step of an epoch may be smaller.
+    Every optimiser step is batch_size / micro_batch_size neighbours; where an epoch's last step has too few examples
+    for that many, the rest of them are empty lists.
     """
     draw = random.Random(job.seed)
     batches: list[list[TokenisedExample]] = []
@@ -54,7 +55,7 @@ def micro_batches(job: TrainingJob, template: PromptTemplate, config: Stage1Conf
         draw.shuffle(tokenised)
         batches += _group_by_length(tokenised, config.batch_size, draw)
     micro = config.micro_batch_size or config.batch_size
-    return [batch[start : start + micro] for batch in batches for start in range(0, len(batch), micro)]
+    return [batch[start : start + micro] for batch in batches for start in range(0, config.batch_size, micro)]
 
 
 def _group_by_length(

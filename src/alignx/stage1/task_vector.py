@@ -93,8 +93,8 @@ def ties(updates: Sequence[Tensor], *, density: float = 0.2, weights: Sequence[f
     weighted = stacked * scale
     sign = torch.sign(weighted.sum(dim=0))
     agrees = (torch.sign(weighted) == sign) & (stacked != 0)
-    total = (scale * agrees).sum(dim=0)
-    return torch.where(total > 0, (weighted * agrees).sum(dim=0) / total.clamp_min(1e-12), torch.zeros_like(total))
+    total = (scale.abs() * agrees).sum(dim=0)
+    return (weighted * agrees).sum(dim=0) / total.clamp_min(1e-12)
 
 
 def dare(
@@ -138,10 +138,16 @@ def read_task_vector(adapter_folder: Path, modules: Mapping[str, nn.Linear] | No
         ArtifactError: missing or damaged files, other kinds of adapter, or an adapter of another base.
     """
     settings = read_json(adapter_folder / "adapter_config.json")
-    if settings.get("peft_type") != "LORA" or settings.get("use_dora") or settings.get("rank_pattern"):
+    kind = settings.get("peft_type") if isinstance(settings, dict) else None
+    if kind != "LORA" or any(settings.get(name) for name in ("use_dora", "rank_pattern", "alpha_pattern")):
         raise ArtifactError(f"{adapter_folder}: not a plain LoRA adapter; train it with `alignx stage1`")
     tensors = read_tensors(adapter_folder / "adapter_model.safetensors")
-    rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
+    try:
+        rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{adapter_folder}/adapter_config.json: no valid `r` and `lora_alpha`; train it again"
+        ) from error
     scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
     updates: dict[str, LowRankUpdate] = {}
     for key in sorted(tensors):
@@ -151,6 +157,10 @@ def read_task_vector(adapter_folder: Path, modules: Mapping[str, nn.Linear] | No
         partner = key.replace(".lora_A.", ".lora_B.")
         if partner not in tensors:
             raise ArtifactError(f"{adapter_folder}: `{key}` has no lora_B; the adapter is incomplete, train it again")
+        if not tensors[key].shape[0] == tensors[partner].shape[1] == rank:
+            raise ArtifactError(
+                f"{adapter_folder}: `{name}` has another rank than the settings' {rank}; train it again"
+            )
         updates[name] = LowRankUpdate(tensors[key], tensors[partner], scale)
     if len(tensors) != 2 * len(updates):
         raise ArtifactError(f"{adapter_folder}: holds tensors that are not LoRA factors; train it with `alignx stage1`")

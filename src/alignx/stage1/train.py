@@ -47,20 +47,27 @@ class TrainingSummary:
 
 
 class SupervisedLoss(nn.Module):
-    """Mean nats a target token of a batch; logits are made for target positions only."""
+    """Mean nats a target token of an optimiser step; logits are made for target positions only.
+
+    A micro-batch gives its share of the step's mean, times the number of micro-batches that the Trainer divides by:
+    how a step is split changes memory and not the training.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, target_mask: Tensor) -> dict[str, Tensor]:
-        """(b, s) tokens and masks -> {"loss": scalar}."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, target_mask: Tensor, step_share: Tensor
+    ) -> dict[str, Tensor]:
+        """(b, s) tokens and masks, scalar micro-batches / target tokens of the step -> {"loss": scalar}."""
         hidden = self.model.get_decoder()(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         predicts = target_mask[:, 1:]
         logits = self.model.get_output_embeddings()(hidden[:, :-1][predicts]).float()
-        return {"loss": nn.functional.cross_entropy(logits, input_ids[:, 1:][predicts])}
+        nats = nn.functional.cross_entropy(logits, input_ids[:, 1:][predicts], reduction="sum")
+        return {"loss": nats * step_share}
 
 
 def train_adapter(
@@ -138,7 +145,7 @@ def _fit(base: BaseModel, peft_model: Any, job: TrainingJob, config: Stage1Confi
     passes = micro_batches(job, base.template, config)
     if not any(example.target_ids for batch in passes for example in batch):
         raise TrainingError(f"`{job.name}`: no target token left after cutting to max_tokens={config.max_tokens}")
-    n_steps = -(-len(passes) // accumulation)
+    n_steps = len(passes) // accumulation
     with tempfile.TemporaryDirectory(prefix="alignx-") as scratch, progress(f"train {job.name}", n_steps) as advance:
         watcher = _Watcher(job.name, advance)
         arguments = TrainingArguments(
@@ -149,7 +156,7 @@ def _fit(base: BaseModel, peft_model: Any, job: TrainingJob, config: Stage1Confi
             learning_rate=job.learning_rate,
             weight_decay=config.weight_decay,
             lr_scheduler_type="cosine",
-            warmup_steps=max(1, round(config.warmup_fraction * n_steps)),
+            warmup_steps=round(config.warmup_fraction * n_steps),
             bf16=uses_bf16(config.precision),
             use_cpu=base.model.device.type == "cpu",
             seed=job.seed,
@@ -167,7 +174,7 @@ def _fit(base: BaseModel, peft_model: Any, job: TrainingJob, config: Stage1Confi
         trainer = Trainer(
             model=SupervisedLoss(base.model),
             args=arguments,
-            train_dataset=_MicroBatches(passes, base.pad_token_id),
+            train_dataset=_MicroBatches(passes, accumulation, base.pad_token_id),
             data_collator=_only_item,
             callbacks=[watcher],
         )
@@ -176,21 +183,33 @@ def _fit(base: BaseModel, peft_model: Any, job: TrainingJob, config: Stage1Confi
         started = time.monotonic()
         trainer.train()
         seconds = time.monotonic() - started
+    if not all(bool(torch.isfinite(weight).all()) for weight in peft_model.parameters() if weight.requires_grad):
+        raise TrainingError(
+            f"`{job.name}`: the last step left the finite numbers; lower `stage1.learning_rate`, or set "
+            "`stage1.precision: float32`"
+        )
     tokens = sum(len(example.prompt_ids) + len(example.target_ids) for batch in passes for example in batch)
     return TrainingSummary(n_steps, watcher.losses, tokens, seconds)
 
 
 class _MicroBatches(torch.utils.data.Dataset[dict[str, Tensor]]):
-    def __init__(self, batches: Sequence[Sequence[TokenisedExample]], pad_token_id: int) -> None:
+    def __init__(self, batches: Sequence[Sequence[TokenisedExample]], accumulation: int, pad_token_id: int) -> None:
         self.batches = batches
+        self.accumulation = accumulation
         self.pad_token_id = pad_token_id
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        batch = pad_batch(self.batches[index], list(range(len(self.batches[index]))), self.pad_token_id)
+        # An empty micro-batch is one token without a target: it adds nothing to the loss.
+        examples = self.batches[index] or [TokenisedExample([self.pad_token_id], [])]
+        batch = pad_batch(examples, list(range(len(examples))), self.pad_token_id)
+        start = index - index % self.accumulation
+        step = self.batches[start : start + self.accumulation]
+        n_targets = sum(len(example.target_ids) for micro in step for example in micro)
         return {
+            "step_share": torch.tensor(self.accumulation / max(n_targets, 1)),
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
             "target_mask": batch.target_mask,

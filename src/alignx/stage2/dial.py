@@ -102,7 +102,8 @@ def expert_scale(pi: Tensor, strength: Tensor, learned_strength: Tensor) -> Tens
         (b,).
     """
     share = pi / pi.sum(dim=1, keepdim=True).clamp_min(1e-12)
-    entropy = -torch.special.xlogy(share, share).sum(dim=1)
+    # Not xlogy: its gradient is NaN where a share is 0.
+    entropy = -(share * share.clamp_min(1e-300).log()).sum(dim=1)
     evenness = entropy / math.log(pi.shape[1]) if pi.shape[1] > 1 else torch.zeros_like(entropy)
     return strength * learned_strength**evenness
 

@@ -36,15 +36,14 @@ class ForeignDetector:
     def scores(self, x: Tensor) -> Tensor:
         """(n, k) coordinates at the detector's depth -> (n,) scores, larger is more foreign."""
         distances = _raw_distances(self.natural, self.fractal, x)
-        found: Tensor = ((distances - self.centre) / self.spread).amax(dim=1)
-        return found
+        return ((distances - self.centre) / self.spread).amax(dim=1)
 
     def p_values(self, x: Tensor) -> Tensor:
         """(n, k) -> (n,) share of calibration prompts at least as foreign, in (0, 1]; conformal."""
         scores = self.scores(x)
         n = len(self.reference)
-        at_least = n - torch.searchsorted(self.reference, scores.contiguous())
-        return (1 + at_least).double() / (n + 1)
+        at_least: Tensor = n - torch.searchsorted(self.reference, scores.contiguous())
+        return at_least.double().add(1).div(n + 1)
 
     def known(self, x: Tensor, p_low: float, p_high: float) -> Tensor:
         """(n, k) -> g, (n,): smoothstep of log p between the two p-values; 0 is foreign, 1 is known."""

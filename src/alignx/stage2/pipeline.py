@@ -10,7 +10,7 @@ from alignx.data.example import Example
 from alignx.data.files import read_rows
 from alignx.data.prepare import data_fingerprint, read_splits
 from alignx.data.sources import SAMPLE_FOLDER
-from alignx.errors import ArtifactError
+from alignx.errors import ArtifactError, TrainingError
 from alignx.models.fold import folded
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
@@ -103,7 +103,12 @@ def score_experts(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
             alone = torch.zeros(len(items), len(axes), dtype=torch.float64)
             alone[:, number] = 1
             weights = gate_weights(gated.names, axes, alone, torch.ones(len(items), dtype=torch.float64))
-            columns.append(target_losses(base, items, gated, weights, config, f"score expert {axis}"))
+            column = target_losses(base, items, gated, weights, config, f"score expert {axis}")
+            if not bool(torch.isfinite(column).all()):
+                raise TrainingError(
+                    f"expert `{axis}`: non-finite loss on unseen prompts; lower `stage1.learning_rate` and train again"
+                )
+            columns.append(column)
     losses = torch.stack(columns, dim=1).tolist()
     document: dict[str, dict[str, list[list[float]]]] = {split: {axis: [] for axis in axes} for split in _SCORED_SPLITS}
     for (split, axis, _), row in zip(examples, losses, strict=True):
