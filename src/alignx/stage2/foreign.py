@@ -1,5 +1,6 @@
 """Knowing when no expert applies: how far a prompt lies from everything the axes were trained on."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,12 +43,12 @@ class ForeignDetector:
         """(n, k) -> (n,) share of calibration prompts at least as foreign, in (0, 1]; conformal."""
         scores = self.scores(x)
         n = len(self.reference)
-        at_least: Tensor = n - torch.searchsorted(self.reference, scores.contiguous())
-        return at_least.double().add(1).div(n + 1)
+        at_least = n - torch.searchsorted(self.reference, scores.contiguous())
+        return (1 + at_least).double() / (n + 1)
 
     def known(self, x: Tensor, p_low: float, p_high: float) -> Tensor:
         """(n, k) -> g, (n,): smoothstep of log p between the two p-values; 0 is foreign, 1 is known."""
-        low, high = torch.tensor([p_low, p_high], dtype=torch.float64).log()
+        low, high = math.log(p_low), math.log(p_high)
         t = ((self.p_values(x).log() - low) / (high - low)).clamp(0, 1)
         return t * t * (3 - 2 * t)
 
