@@ -23,13 +23,12 @@ def _truthful(question="Q?", best="a", correct="a; b", incorrect="c; d"):
 def test_alpaca_rows_are_read_as_published():
     (example,) = _read("alpaca", [_alpaca("Sort these.", "1, 2", "2, 1")])
     assert (example.instruction, example.input, example.target) == ("Sort these.", "2, 1", "1, 2")
-    assert example.user_text == "Sort these.\n\n2, 1"
 
 
 @pytest.mark.parametrize("extra", ["", " ", "<noinput>", "<no input>", "No input", "No Input.", "N/A", "(none)", None])
 def test_every_way_to_say_no_input_is_no_input(extra):
     (example,) = _read("alpaca", [_alpaca("Sing.", extra=extra)])
-    assert example.input == "" and example.user_text == "Sing."
+    assert example.input == ""
 
 
 def test_an_input_that_only_mentions_none_is_kept():

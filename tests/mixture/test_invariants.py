@@ -116,7 +116,7 @@ def test_a_prompt_beyond_the_context_keeps_its_end(model: AlignX) -> None:
     assert torch.equal(model.next_token_logits([prompt]), cut)
 
 
-def test_permuting_axes_and_their_parameters_permutes_the_weights(architecture: str, finished_run: Finished) -> None:
+def test_permuting_logits_and_dial_permutes_the_weights(architecture: str, finished_run: Finished) -> None:
     mocae = read_mocae(finished_run(architecture)[1])
     order = [2, 0, 1]
     signatures = torch.randn(5, sum(mocae.widths), generator=torch.Generator().manual_seed(0))

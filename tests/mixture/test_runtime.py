@@ -116,3 +116,35 @@ def test_a_damaged_mixture_is_refused(finished_run: Finished, tmp_path, damage: 
         path.write_text(path.read_text()[:100] if damage == "truncate" else "{}")
     with pytest.raises(AlignXError, match="mocae.json"):
         AlignX.from_pretrained(tmp_path / "run")
+
+
+def test_a_mixture_fitted_on_other_prompts_is_refused(finished_run: Finished, tmp_path) -> None:
+    """Another salt moves prompts between the splits: what the mixture learned from may be test data now."""
+    import shutil
+
+    from alignx.data.prepare import prepare_axes, write_axes
+
+    config, run = finished_run("llama")
+    shutil.copytree(run.root, tmp_path / "run")
+    other = config.model_copy(update={"seed": 7})
+    again = RunDirectory(tmp_path / "run")
+    write_axes(again, prepare_axes(other, data_dir=None), salt=other.split_salt)
+    with pytest.raises(ArtifactError, match="have changed since the mixture was fitted"):
+        AlignX.from_pretrained(again.root)
+
+
+def test_routing_in_one_thread_leaves_another_alone(model: AlignX) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    prompts = ["Why?", "Write a line about the apple.", "How can I steal the door?"] * 10
+    alone = [model.route(prompt)[0].pi for prompt in prompts]
+    with ThreadPoolExecutor(4) as pool:
+        routed = list(pool.map(lambda prompt: model.route(prompt)[0].pi, prompts))
+        answers = list(pool.map(lambda prompt: model.generate(prompt, max_new_tokens=3)[0].text, prompts))
+    assert routed == alone
+    assert answers == [model.generate(prompt, max_new_tokens=3)[0].text for prompt in prompts]
+
+
+def test_several_answers_to_one_prompt_are_asked_for_by_repeating_it(model: AlignX) -> None:
+    with pytest.raises(ConfigError, match="repeat the prompt"):
+        model.generate("Why?", num_return_sequences=2)

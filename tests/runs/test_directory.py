@@ -22,9 +22,9 @@ def test_a_step_is_not_done_for_other_inputs(tmp_path):
 def test_a_step_is_not_done_when_an_output_is_gone(tmp_path):
     run, output = RunDirectory(tmp_path), tmp_path / "out"
     run.mark_done("train", 1)
-    assert not run.is_done("train", 1, output)
+    assert not run.is_current("train", 1, output)
     output.touch()
-    assert run.is_done("train", 1, output)
+    assert run.is_current("train", 1, output)
 
 
 def test_a_damaged_record_is_named(tmp_path):
@@ -67,3 +67,10 @@ def test_a_damaged_config_is_named(tmp_path, content):
     with pytest.raises(ArtifactError, match="run.yaml: damaged") as caught:
         run.read_config()
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_done_anew_and_killed_is_not_vouched_for_by_its_old_record(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.mark_done("train", "config A")
+    assert not run.is_done("train", "config B")  # B starts, overwrites files, and is killed
+    assert not run.is_done("train", "config A")

@@ -38,6 +38,6 @@ def parse_splits(text: str) -> SplitSizes:
         return SplitSizes.model_validate(dict(zip(SPLITS, map(int, text.split(",")), strict=True)))
     except ValueError:
         raise ConfigError(
-            f"--splits {text}: expected four whole numbers TRAIN,MIX,CALIBRATION,TEST (at least 1,1,2,1), e.g. "
+            f"--splits {text}: expected four whole numbers TRAIN,MIX,CALIBRATION,TEST (at least 3,1,2,1), e.g. "
             "72,24,24,36"
         ) from None

@@ -38,7 +38,7 @@ def parse_config(raw: dict[str, Any], *, source: str) -> RunConfig:
     raw = dict(raw)
     preset = raw.pop("preset", None)
     if preset is not None:
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ConfigError(f"{source}: unknown preset `{preset}`; known presets: {', '.join(sorted(PRESETS))}")
         raw = _overlay(PRESETS[preset], raw)
     try:

@@ -3,7 +3,7 @@
 The defaults are what measured best on the embedded model; `presets.py` holds the published settings.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -126,7 +126,6 @@ class Stage2Config(StrictModel):
 class EvaluateConfig(StrictModel):
     """What is scored, and how surely."""
 
-    judges: tuple[Literal["likelihood"], ...] = ("likelihood",)
     max_tokens: int = Field(1024, ge=16, description="prompt + target tokens of a scored example")
     batch_size: int = Field(16, ge=1, description="sequences a forward pass")
     precision: Literal["auto", "float32", "bf16"] = Field(
@@ -143,9 +142,11 @@ class DialSetting(StrictModel):
     """A named setting of the dial."""
 
     label: str = Field(min_length=1)
-    weights: dict[str, float] = Field({}, description="axis -> factor on its odds")
-    floors: dict[str, float] = Field({}, description="axis -> least share of the mixture")
-    strength: float = Field(1.0, description="scale of all experts; 0 is the base")
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        {}, description="axis -> factor on its odds"
+    )
+    floors: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field({}, description="axis -> least share of the mixture")
+    strength: float = Field(1.0, allow_inf_nan=False, description="scale of all experts; 0 is the base")
 
 
 class ShowcaseConfig(StrictModel):
@@ -176,7 +177,15 @@ class RunConfig(StrictModel):
         for name in self.axes:
             if not name.replace("-", "").replace("_", "").isalnum() or name in RESERVED_AXES:
                 raise ValueError(f"axis name `{name}` must be letters, digits, - or _, and not a reserved word")
+        for name, axis in self.axes.items():
+            if axis.splits.train <= max(self.stage2.neighbour, 2):
+                raise ValueError(
+                    f"axis `{name}` has {axis.splits.train} training prompts; the calibrators need more than "
+                    f"{max(self.stage2.neighbour, 2)}"
+                )
         for setting in self.showcase.settings:
+            if sum(setting.floors.values()) > 1:
+                raise ValueError(f"showcase setting `{setting.label}`: floors add up to more than 1")
             unknown = sorted((setting.weights.keys() | setting.floors.keys()) - self.axes.keys())
             if unknown:
                 raise ValueError(f"showcase setting `{setting.label}` names axis `{unknown[0]}`, which this run lacks")

@@ -40,8 +40,3 @@ class Example:
     def prompt_hash(self) -> str:
         """Unsalted identity of the prompt."""
         return hash_prompt(self.instruction)
-
-    @property
-    def user_text(self) -> str:
-        """Instruction and input as one user turn."""
-        return f"{self.instruction}\n\n{self.input}" if self.input else self.instruction

@@ -17,7 +17,7 @@ from alignx.models.lazy import LazyBase
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import write_json
-from alignx.stage1.pipeline import SHARED, train_on_all_axes
+from alignx.stage1.pipeline import SHARED, shared_is_current, train_on_all_axes
 from alignx.stage1.task_vector import TaskVector, read_task_vector
 from alignx.stage2.logistic import equal_axis_weights
 from alignx.stage2.pipeline import target_items, target_losses
@@ -28,7 +28,7 @@ JOINT = "joint"
 def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     """Train every candidate that is missing, and keep the best on the mix split as `stage1/joint`."""
     candidates = joint_candidates(config)
-    names = {_adapter_name(config, candidate): candidate for candidate in candidates}
+    names = {_adapter_name(config, run, candidate): candidate for candidate in candidates}
     for name, candidate in names.items():
         if name != SHARED:
             train_on_all_axes(
@@ -37,6 +37,7 @@ def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     inputs = {
         "candidates": {name: run.step_fingerprint(f"train-{name}") for name in names},
         "mix": {axis: data_fingerprint(run, axis) for axis in config.axes},
+        "scoring": [config.evaluate.max_tokens, config.evaluate.precision],
     }
     folder = run.adapter_folder(JOINT)
     if run.is_done("choose-joint", inputs, folder / "adapter_model.safetensors"):
@@ -55,9 +56,11 @@ def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
 
 
 def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
-    """What is tried: the config's list, or Stage 1's own rate with one and two passes."""
-    rate = config.stage1.learning_rate
-    return config.evaluate.joint_candidates or tuple(Candidate(learning_rate=rate, epochs=n) for n in (1, 2))
+    """What is tried: the config's list, or Stage 1's own rate with up to as many passes as the experts had in all."""
+    stage1 = config.stage1
+    total = stage1.epochs + (stage1.shared_epochs if stage1.shared_expert else 0)
+    own = tuple(Candidate(learning_rate=stage1.learning_rate, epochs=n) for n in range(1, total + 1))
+    return config.evaluate.joint_candidates or own
 
 
 def read_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> TaskVector:
@@ -65,12 +68,17 @@ def read_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> TaskVect
     return read_task_vector(run.adapter_folder(JOINT), adapted_modules(lazy.base.model, config.stage1.target_modules))
 
 
-def _adapter_name(config: RunConfig, candidate: Candidate) -> str:
+def _adapter_name(config: RunConfig, run: RunDirectory, candidate: Candidate) -> str:
     """The shared expert is a joint LoRA: a candidate with its very settings is not trained again."""
     stage1 = config.stage1
-    if stage1.shared_expert and (candidate.learning_rate, candidate.epochs) == (
-        stage1.learning_rate,
-        stage1.shared_epochs,
+    if (
+        stage1.shared_expert
+        and shared_is_current(config, run)
+        and (candidate.learning_rate, candidate.epochs)
+        == (
+            stage1.learning_rate,
+            stage1.shared_epochs,
+        )
     ):
         return SHARED
     return f"joint-rate-{candidate.learning_rate:g}-passes-{candidate.epochs}"

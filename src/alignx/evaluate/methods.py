@@ -9,6 +9,7 @@ from torch import Tensor
 from alignx.config import MERGE_NAMES, RunConfig
 from alignx.evaluate.joint import JOINT
 from alignx.models.gated import GatedModel
+from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.stage1.pipeline import SHARED
 from alignx.stage1.task_vector import TaskVector
@@ -16,7 +17,7 @@ from alignx.stage2.dial import mixture_weights
 from alignx.stage2.experts import gate_weights
 from alignx.stage2.merges import merged_updates
 from alignx.stage2.mocae import Mocae, Routing
-from alignx.stage2.pipeline import read_merge
+from alignx.stage2.pipeline import merge_is_current, read_merge
 
 ALIGNX = "alignx"
 BASE = "base"
@@ -86,7 +87,7 @@ def methods(
     found.append(Method(ALIGNX, gates(pi, scale), fingerprint([trained, mixture])))
     if config.evaluate.ablations:
         found += _ablations(mocae, routing, signatures, gated, gates, fingerprint([trained, mixture]))
-    return found + _merges(run, experts, gates, n)
+    return found + _merges(config, run, experts, gates, n)
 
 
 def neutral_mixture(mocae: Mocae, routing: Routing) -> tuple[Tensor, Tensor]:
@@ -115,11 +116,18 @@ def _ablations(
 
 
 def _merges(
-    run: RunDirectory, experts: Mapping[str, TaskVector], gates: Callable[[Tensor], Tensor], n: int
+    config: RunConfig,
+    run: RunDirectory,
+    experts: Mapping[str, TaskVector],
+    gates: Callable[[Tensor], Tensor],
+    n: int,
 ) -> list[Method]:
     found, m = [], len(experts)
     for name in MERGE_NAMES:
         if name == "uniform" or not run.merge_path(name).is_file():
+            continue
+        if not merge_is_current(config, run, name):
+            notice(f"{name}: made from other experts; left out until `alignx stage2 --method {name}` is run again")
             continue
         merge = read_merge(run, name)
         made_from = run.step_fingerprint(f"merge-{name}")

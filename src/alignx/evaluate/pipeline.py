@@ -4,6 +4,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from alignx.models.fold import folded
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel
+from alignx.models.precision import resolved_precision
 from alignx.models.scoring import answer_log_probs
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
@@ -41,7 +43,7 @@ from alignx.runs.files import read_json, read_jsonl, write_json, write_jsonl
 from alignx.stage1.pipeline import encode_prompts, expert_task_vectors, read_latent_space
 from alignx.stage2.experts import install_experts
 from alignx.stage2.mocae import Mocae, Routing
-from alignx.stage2.pipeline import read_mocae, read_signatures
+from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
 
 TEST = "test"
 
@@ -66,8 +68,7 @@ def run_evaluate(
     """
     lazy = lazy or LazyBase(config, run)
     mocae = read_mocae(run)
-    if mocae.axes != tuple(config.axes):
-        raise ArtifactError(f"{run.root}: the mixture is of other axes; run `alignx stage2 {run.root}`")
+    check_current(config, run)
     examples, left_out = _test_examples(config, run, test_data)
     name = TEST if test_data is None else evaluation_name(test_data)
     if config.evaluate.joint:
@@ -140,15 +141,13 @@ def _judge_all(
     """Judgements of every method; those kept from before with the same fingerprint are not made again."""
     path = folder / "judgments.jsonl"
     kept = _kept_judgements(path)
-    shown = [[item.answers.prompt_ids, item.answers.answers] for item in items]
-    asked = fingerprint([shown, config.evaluate.precision])
-    rows: list[dict[str, Any]] = []
-    judgements: dict[str, list[Judgement]] = {}
+    shown = [[asdict(item.example), item.answers.prompt_ids, item.answers.answers] for item in items]
+    asked = fingerprint([shown, resolved_precision(config.evaluate.precision)])
+    keys = {method.name: fingerprint([asked, method.name, method.made_from]) for method in found}
+    judgements = {name: kept[key] for name, key in keys.items() if len(kept.get(key, ())) == len(items)}
     for method in found:
-        key = fingerprint([asked, method.name, method.made_from])
-        if len(kept.get(key, ())) == len(items):
+        if method.name in judgements:
             notice(f"score {method.name}: up to date")
-            judgements[method.name] = kept[key]
         else:
             with folded(base.model, method.updates) if method.updates else nullcontext():
                 log_probs = answer_log_probs(
@@ -163,9 +162,8 @@ def _judge_all(
             judgements[method.name] = [
                 judge(method.name, item, scores) for item, scores in zip(items, log_probs, strict=True)
             ]
-        rows += [judgement.row(key) for judgement in judgements[method.name]]
-        write_jsonl(path, rows)
-    return judgements
+            write_jsonl(path, [row.row(keys[name]) for name in keys if name in judgements for row in judgements[name]])
+    return {method.name: judgements[method.name] for method in found}
 
 
 def _kept_judgements(path: Path) -> dict[str, list[Judgement]]:
@@ -202,7 +200,7 @@ def _metrics(
     return {
         "judge": "likelihood",
         "prompt_style": PROMPT_STYLE,
-        "precision": config.evaluate.precision,
+        "precision": resolved_precision(config.evaluate.precision),
         "model": config.model,
         "seed": config.seed,
         "n": {axis: prompts.axes.count(axis) for axis in axes} | {"average": len(prompts.axes)},

@@ -22,7 +22,7 @@ from alignx.stage1.pipeline import read_latent_space
 from alignx.stage2.dial import Dial
 from alignx.stage2.experts import gate_weights, install_experts
 from alignx.stage2.mocae import Mocae
-from alignx.stage2.pipeline import read_mocae, read_signatures
+from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
 
 DEFAULT_NEW_TOKENS = 256
 
@@ -111,8 +111,7 @@ class AlignX:
             ArtifactError: as `from_pretrained`.
         """
         mocae, space = read_mocae(run), read_latent_space(run)
-        if mocae.axes != tuple(config.axes):
-            raise ArtifactError(f"{run.root}: the mixture is of other axes; run `alignx stage2 {run.root}`")
+        check_current(config, run)
         return cls(lazy.base, install_experts(config, run, lazy.base), mocae, space)
 
     def close(self) -> None:
@@ -178,6 +177,8 @@ class AlignX:
         ids = [prompt for prompt, _ in encoded]
         routing, pi, scale = self._mix(ids, dials)
         input_ids, attention_mask = left_padded(ids, self.base.pad_token_id)
+        if sampling.get("num_return_sequences", 1) != 1:
+            raise ConfigError("num_return_sequences must be 1; repeat the prompt to get several answers")
         options = {"do_sample": False, **sampling}
         with torch.no_grad(), self.gated.using(self._gates(pi, scale)):
             output = self.base.model.generate(

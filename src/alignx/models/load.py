@@ -94,7 +94,7 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revision: str | None = None) -> BaseModel:
-    """Load a causal language model and its tokenizer for use as a base.
+    """Load a causal language model and its tokenizer for use as a base, onto the GPU where there is one.
 
     Args:
         name: preset, hub id, local folder or GGUF file.
@@ -123,6 +123,8 @@ def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revi
             ) from error
     _clear_gguf_marks(model)
     _settle_padding(tokenizer, model)
+    if torch.cuda.is_available():
+        model.to("cuda")
     model.eval()
     model.requires_grad_(False)
     chosen = source.template if template == "auto" else template

@@ -17,3 +17,8 @@ def uses_bf16(precision: str) -> bool:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """A context in which matrix products are bf16 where `precision` resolves to it."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if uses_bf16(precision) else nullcontext()
+
+
+def resolved_precision(precision: str) -> str:
+    """`bf16` or `float32`: what `auto` stands for here."""
+    return "bf16" if uses_bf16(precision) else "float32"

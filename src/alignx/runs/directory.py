@@ -106,6 +106,16 @@ class RunDirectory:
             ) from error
 
     def is_done(self, step: str, inputs: Any, *outputs: Path) -> bool:
+        """`is_current`, for a step that is about to be done otherwise.
+
+        A record that does not fit is dropped: were the step killed half-way, it must not vouch for new files.
+        """
+        current = self.is_current(step, inputs, *outputs)
+        if not current:
+            self._record_path(step).unlink(missing_ok=True)
+        return current
+
+    def is_current(self, step: str, inputs: Any, *outputs: Path) -> bool:
         """Whether a step was finished from these very inputs and its outputs are still there."""
         record = self._record_path(step)
         if not record.is_file() or not all(path.exists() for path in outputs):

@@ -38,9 +38,10 @@ def source_commit() -> str:
     """Short commit of the checkout this package runs from, `+` when it has uncommitted changes; empty elsewhere."""
     folder = Path(__file__).parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", "environment.py")  # else it is somebody else's repository
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return ""
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from alignx.data.template import TokenisedExample
 from alignx.models.layers import decoder_layers
 from alignx.models.load import BaseModel
 from alignx.progress import progress
+
+_call_in_progress: ContextVar[object] = ContextVar("call_in_progress", default=None)
 
 
 class _DeepestLayerReached(Exception):
@@ -60,9 +63,12 @@ def last_prompt_states(
 def _layer_outputs(model: Any, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int]) -> list[Tensor]:
     """Outputs (b, s, hidden) of the named layers; stops after the last of them."""
     found: dict[int, Tensor] = {}
+    call = object()
 
     def keep(index: int) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
+            if _call_in_progress.get() is not call:  # another thread runs the same model
+                return
             found[index] = output[0] if isinstance(output, tuple) else output
             if index == layers[-1]:
                 raise _DeepestLayerReached
@@ -71,6 +77,7 @@ def _layer_outputs(model: Any, input_ids: Tensor, attention_mask: Tensor, layers
 
     modules = decoder_layers(model)
     handles = [modules[index].register_forward_hook(keep(index)) for index in layers]
+    token = _call_in_progress.set(call)
     try:
         model.get_decoder()(
             input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device), use_cache=False
@@ -78,6 +85,7 @@ def _layer_outputs(model: Any, input_ids: Tensor, attention_mask: Tensor, layers
     except _DeepestLayerReached:
         pass
     finally:
+        _call_in_progress.reset(token)
         for handle in handles:
             handle.remove()
     return [found[index] for index in layers]

@@ -9,7 +9,7 @@ from alignx.config import RunConfig
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.example import Example
 from alignx.data.prepare import data_fingerprint, prepare_axes, read_prepared, read_splits, write_axes
-from alignx.errors import ConfigError
+from alignx.errors import ArtifactError, ConfigError
 from alignx.models.fold import folded
 from alignx.models.layers import adapted_modules
 from alignx.models.lazy import LazyBase
@@ -76,10 +76,15 @@ def run_stage1(
         axis_instruction(config, axis)
     kept = {axis: read_prepared(run, axis) for axis in config.axes if only not in {None, axis}}
     prepared = prepare_axes(config, data_dir=data_dir, kept=kept)
+    if only is not None and config.stage1.shared_expert:
+        raise ConfigError(
+            f"{run.root} has a shared expert, which learns from all axes at once; add the axis to the config and use "
+            "`alignx run`"
+        )
     if not run.config_path.is_file():
         lazy.load()  # a base that cannot be used leaves nothing behind
     write_axes(run, prepared, salt=config.split_salt)
-    run.write_config(config, describe_environment())
+    _write_config(config, run)
     if config.stage1.shared_expert and only is None:
         train_on_all_axes(
             config,
@@ -110,7 +115,7 @@ def train_on_all_axes(
     config: RunConfig, run: RunDirectory, lazy: LazyBase, *, name: str, learning_rate: float, epochs: int
 ) -> None:
     """One LoRA on all axes' training prompts together, in the format used at inference (no injection)."""
-    inputs = training_inputs(config, run, list(config.axes), learning_rate=learning_rate, epochs=epochs)
+    inputs = _all_axes_inputs(config, run, learning_rate, epochs)
     folder = run.adapter_folder(name)
     if run.is_done(f"train-{name}", inputs, folder / "adapter_model.safetensors"):
         notice(f"{name}: up to date")
@@ -123,16 +128,7 @@ def train_on_all_axes(
 
 def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str) -> None:
     settings = config.stage1
-    shared = run.step_fingerprint(f"train-{SHARED}") if settings.shared_expert else ""
-    inputs = training_inputs(
-        config,
-        run,
-        [axis],
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        injection=[settings.injection_rate, axis_instruction(config, axis)],
-        shared=shared,
-    )
+    inputs = _axis_inputs(config, run, axis)
     folder = run.adapter_folder(axis)
     if run.is_done(f"train-{axis}", inputs, folder / "adapter_model.safetensors"):
         notice(f"expert {axis}: up to date")
@@ -150,6 +146,64 @@ def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str)
     with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
         train_adapter(lazy.base, job, settings, folder, extra={"on_top_of": SHARED if below else ""})
     run.mark_done(f"train-{axis}", inputs)
+
+
+def shared_is_current(config: RunConfig, run: RunDirectory) -> bool:
+    """Whether the shared expert was trained on the very prompts the run's axes now have."""
+    settings = config.stage1
+    inputs = _all_axes_inputs(config, run, settings.learning_rate, settings.shared_epochs)
+    return run.is_current(f"train-{SHARED}", inputs, run.adapter_folder(SHARED) / "adapter_model.safetensors")
+
+
+def stage1_is_current(config: RunConfig, run: RunDirectory) -> bool:
+    """Whether every artifact of Stage 1 was made from the run's present config and prompts."""
+    if config.stage1.shared_expert and not shared_is_current(config, run):
+        return False
+    return all(
+        run.is_current(
+            f"train-{axis}", _axis_inputs(config, run, axis), run.adapter_folder(axis) / "adapter_model.safetensors"
+        )
+        for axis in config.axes
+    ) and run.is_current("finish-stage1", _finish_inputs(config, run), *_finish_outputs(config, run))
+
+
+def _all_axes_inputs(config: RunConfig, run: RunDirectory, learning_rate: float, epochs: int) -> dict[str, Any]:
+    return training_inputs(config, run, list(config.axes), learning_rate=learning_rate, epochs=epochs)
+
+
+def _axis_inputs(config: RunConfig, run: RunDirectory, axis: str) -> dict[str, Any]:
+    settings = config.stage1
+    return training_inputs(
+        config,
+        run,
+        [axis],
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        injection=[settings.injection_rate, axis_instruction(config, axis)],
+        shared=run.step_fingerprint(f"train-{SHARED}") if settings.shared_expert else "",
+    )
+
+
+def _finish_inputs(config: RunConfig, run: RunDirectory) -> dict[str, Any]:
+    return {
+        "experts": {axis: run.step_fingerprint(f"train-{axis}") for axis in config.axes},
+        "latent": [config.stage1.latent_size, config.stage1.depths],
+    }
+
+
+def _finish_outputs(config: RunConfig, run: RunDirectory) -> list[Path]:
+    outputs = [run.latent_path, run.parameter_matrix_path]
+    return outputs + [path for axis in config.axes for path in (run.task_matrix_path(axis), run.signature_path(axis))]
+
+
+def _write_config(config: RunConfig, run: RunDirectory) -> None:
+    """Keep the config; a rerun from the same one leaves the note of where the run was made as it is."""
+    try:
+        if run.read_config() == config:
+            return
+    except ArtifactError:
+        pass
+    run.write_config(config, describe_environment())
 
 
 def shared_task_vector(config: RunConfig, run: RunDirectory, base: BaseModel) -> TaskVector | None:
@@ -172,12 +226,7 @@ def dense_updates(task_vector: TaskVector) -> dict[str, Any]:
 
 def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     """Latent space, signatures, task matrices and parameter matrix of the axes present."""
-    inputs = {
-        "experts": {axis: run.step_fingerprint(f"train-{axis}") for axis in config.axes},
-        "latent": [config.stage1.latent_size, config.stage1.depths],
-    }
-    outputs = [run.latent_path, run.parameter_matrix_path]
-    outputs += [path for axis in config.axes for path in (run.task_matrix_path(axis), run.signature_path(axis))]
+    inputs, outputs = _finish_inputs(config, run), _finish_outputs(config, run)
     if run.is_done("finish-stage1", inputs, *outputs):
         notice("latent space, task and parameter matrices: up to date")
         return

@@ -17,7 +17,7 @@ from alignx.stage1.parameter_matrix import module_seed
 from alignx.stage1.task_vector import TaskVector, dare, ties
 
 # Coefficients tried on the mix split by the methods that leave theirs to a validation set.
-COEFFICIENTS: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
+COEFFICIENTS: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0, 1.5)
 TIES_DENSITY = 0.2  # Yadav et al. 2023, section 4: top 20%
 DARE_DENSITY = 0.5
 

@@ -27,12 +27,13 @@ from alignx.stage1.pipeline import (
     expert_task_vectors,
     finish_stage1,
     read_latent_space,
+    stage1_is_current,
 )
 from alignx.stage2.end_to_end import train_end_to_end
 from alignx.stage2.experts import gate_weights, install_experts
 from alignx.stage2.fit import SplitFeatures, fit_mocae
 from alignx.stage2.logistic import equal_axis_weights
-from alignx.stage2.merges import COEFFICIENTS, Merge, checked_merge, merged_updates
+from alignx.stage2.merges import COEFFICIENTS, DARE_DENSITY, TIES_DENSITY, Merge, checked_merge, merged_updates
 from alignx.stage2.mocae import Mocae
 
 FOREIGN_DEVELOPMENT_SET = SAMPLE_FOLDER / "foreign_dev.jsonl"
@@ -79,6 +80,22 @@ def read_mocae(run: RunDirectory) -> Mocae:
         ) from error
 
 
+def check_current(config: RunConfig, run: RunDirectory) -> None:
+    """Refuse a mixture that was fitted on other experts, prompts or settings than the run now has.
+
+    Raises:
+        ArtifactError: something it was made from has changed since.
+    """
+    fitted = run.is_current("expert-losses", _loss_inputs(config, run)) and run.is_current(
+        "mocae", _mocae_inputs(config, run), run.mocae_path, run.mocae_settings_path
+    )
+    if not (fitted and stage1_is_current(config, run)):
+        raise ArtifactError(
+            f"{run.root}: its experts, prompts or settings have changed since the mixture was fitted; "
+            f"run `alignx stage2 {run.root}`, or `alignx run` with its config"
+        )
+
+
 def read_signatures(base: BaseModel, space: LatentSpace, prompts: Sequence[Sequence[int]], *, what: str) -> Tensor:
     """Signatures (n, sum of widths) of prompts given as token ids, as the bare base sees them."""
     return space.signature(last_prompt_states(base, prompts, space.layers, description=what))
@@ -87,8 +104,7 @@ def read_signatures(base: BaseModel, space: LatentSpace, prompts: Sequence[Seque
 def score_experts(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     """Every expert's loss on every mix and calibration prompt, into `stage2/expert_losses.json`."""
     path = run.root / "stage2" / "expert_losses.json"
-    scoring = {"max_tokens": config.evaluate.max_tokens, "precision": config.evaluate.precision}
-    inputs = _expert_inputs(config, run) | scoring
+    inputs = _loss_inputs(config, run)
     if run.is_done("expert-losses", inputs, path):
         notice("experts' losses on mix and calibration prompts: up to date")
         return
@@ -144,13 +160,7 @@ def target_losses(
 
 
 def _fit(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
-    inputs = {
-        "losses": run.step_fingerprint("expert-losses"),
-        "latent": run.step_fingerprint("finish-stage1"),
-        "settings": config.stage2.model_dump(mode="json", exclude={"merges"}),
-        "precision": config.stage1.precision,
-        "seed": config.seed,
-    }
+    inputs = _mocae_inputs(config, run)
     if run.is_done("mocae", inputs, run.mocae_path, run.mocae_settings_path):
         notice("mixture: up to date")
         return
@@ -196,7 +206,7 @@ def make_merge(config: RunConfig, run: RunDirectory, method: str, *, lazy: LazyB
     name = checked_merge(method)
     _check_stage1(config, run)
     lazy = lazy or LazyBase(config, run)
-    inputs = _expert_inputs(config, run) | {"merge": name, "seed": config.seed, "tried": COEFFICIENTS}
+    inputs = _merge_inputs(config, run, name)
     path = run.merge_path(name)
     if run.is_done(f"merge-{name}", inputs, path):
         notice(f"{name}: up to date")
@@ -254,6 +264,34 @@ def _expert_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
         "experts": {name: run.step_fingerprint(f"train-{name}") for name in names},
         "data": {axis: data_fingerprint(run, axis) for axis in config.axes},
     }
+
+
+def merge_is_current(config: RunConfig, run: RunDirectory, method: str) -> bool:
+    """Whether a static merge was made from the run's present experts and prompts."""
+    return run.is_current(f"merge-{method}", _merge_inputs(config, run, method), run.merge_path(method))
+
+
+def _scoring(config: RunConfig) -> dict[str, object]:
+    return {"max_tokens": config.evaluate.max_tokens, "precision": config.evaluate.precision}
+
+
+def _loss_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
+    return _expert_inputs(config, run) | _scoring(config)
+
+
+def _mocae_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
+    return {
+        "losses": run.step_fingerprint("expert-losses"),
+        "latent": run.step_fingerprint("finish-stage1"),
+        "settings": config.stage2.model_dump(mode="json", exclude={"merges"}),
+        "precision": config.stage1.precision,
+        "seed": config.seed,
+    }
+
+
+def _merge_inputs(config: RunConfig, run: RunDirectory, method: str) -> dict[str, object]:
+    chosen_by = {"tried": COEFFICIENTS, "densities": [TIES_DENSITY, DARE_DENSITY], "seed": config.seed}
+    return _expert_inputs(config, run) | _scoring(config) | {"merge": method} | chosen_by
 
 
 def _check_stage1(config: RunConfig, run: RunDirectory) -> None:
