@@ -67,7 +67,7 @@ def fit_latent_space(states_by_axis: Sequence[Tensor], layers: Sequence[int], k:
         layers: decoder layers the depths stand for.
         k: directions a depth; fewer when the hidden size or the number of prompts (less one) is smaller.
 
-    The fit needs only second moments, (hidden, hidden) a depth: memory does not grow with the number of prompts.
+    The fit itself needs only second moments, (hidden, hidden) a depth; the states it is given are held whole.
     """
     n_rows = sum(states.shape[0] for states in states_by_axis)
     means, blocks, scales = [], [], []
