@@ -18,7 +18,7 @@ AXES = {"helpful": "alpaca", "harmless": "beavertails", "honest": "truthfulqa"}
 
 @pytest.mark.timeout(600)
 def test_the_whole_road(tmp_path: Path) -> None:
-    splits = {"train": 24, "mix": 5, "calibration": 5, "test": 5}
+    splits = {"train": 24, "mix": 8, "calibration": 8, "test": 8}
     config = {
         "model": "smollm2-135m",
         "axes": {axis: {"dataset": dataset, "source": "sample", "splits": splits} for axis, dataset in AXES.items()},
