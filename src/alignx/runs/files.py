@@ -13,10 +13,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alignx.errors import ArtifactError
+from alignx.runs import processes
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour, then put it in place in one step."""
+    """Let `write` fill a temporary neighbour, then put it in place in one step.
+
+    Of several processes the main one writes; the others return when the file is there.
+    """
+    if not processes.is_main():
+        processes.wait()
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -27,6 +34,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    processes.wait()
 
 
 def write_text(path: Path, text: str) -> None:
