@@ -9,7 +9,7 @@ from alignx.errors import ModelError, TrainingError
 from alignx.models.fingerprint import model_sha256
 from alignx.models.layers import adapted_modules
 from alignx.runs.files import read_tensors
-from alignx.stage1.schedule import TrainingJob, micro_batches
+from alignx.stage1.schedule import TrainingJob
 from alignx.stage1.task_vector import read_task_vector
 from alignx.stage1.train import train_adapter
 
@@ -114,31 +114,11 @@ def test_micro_batches_change_memory_and_not_the_training(base, tmp_path, batch_
         train_adapter(
             base,
             _job(epochs=epochs, injection_rate=0.0),
-            SETTINGS.model_copy(update={"batch_size": batch_size, "micro_batch_size": micro}),
-            tmp_path / str(micro) / "adapter",
+            SETTINGS.model_copy(update={"batch_size": batch_size, "micro_batch_tokens": tokens}),
+            tmp_path / str(tokens) / "adapter",
             extra={},
         )
-        for micro in (None, 2)
+        for tokens in (1024, 64)
     ]
     assert summaries[0].steps == summaries[1].steps
     assert summaries[0].losses == pytest.approx(summaries[1].losses, abs=1e-3)
-
-
-def test_every_example_is_seen_once_an_epoch(base):
-    batches = micro_batches(_job(epochs=3, injection_rate=0.0), base.template, SETTINGS)
-    targets = [tuple(example.target_ids) for batch in batches for example in batch]
-    assert len(batches) == 9 and len(targets) == 36
-    assert all(targets.count(target) == 3 for target in set(targets)) and len(set(targets)) == 12
-
-
-@pytest.mark.parametrize(("rate", "expected"), [(0.0, 0), (1.0, 12)])
-def test_the_instruction_is_injected_at_its_rate(base, rate, expected):
-    batches = micro_batches(_job(injection_rate=rate), base.template, SETTINGS)
-    texts = [base.tokenizer.decode(example.prompt_ids) for batch in batches for example in batch]
-    assert sum("Be honest." in text for text in texts) == expected
-
-
-def test_micro_batches_split_a_step(base):
-    whole = micro_batches(_job(), base.template, SETTINGS)
-    halves = micro_batches(_job(), base.template, SETTINGS.model_copy(update={"micro_batch_size": 2}))
-    assert [batch for pair in zip(halves[::2], halves[1::2], strict=True) for batch in (pair[0] + pair[1],)] == whole

@@ -13,7 +13,7 @@ _PAPER_STAGE1: dict[str, Any] = {
     "learning_rate": 2e-5,
     "epochs": 3,
     "batch_size": 64,
-    "micro_batch_size": 8,
+    "micro_batch_tokens": 4096,
     "weight_decay": 0.01,
     "injection_rate": 1.0,
     "latent_size": 256,

@@ -60,7 +60,8 @@ class Stage1Config(StrictModel):
     learning_rate: float = Field(1e-3, gt=0)
     epochs: int = Field(1, ge=1, description="passes over the axis's training prompts")
     batch_size: int = Field(8, ge=1, description="examples an optimiser step")
-    micro_batch_size: int | None = Field(None, ge=1, description="examples a forward pass; none: batch_size")
+    micro_batch_tokens: int = Field(1024, ge=1, description="tokens a forward pass; a longer example goes alone")
+    checkpoint_steps: int = Field(20, ge=1, description="optimiser steps between two checkpoints")
     weight_decay: float = Field(0.01, ge=0)
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     injection_rate: float = Field(0.5, ge=0, le=1, description="share of examples with the axis instruction")
@@ -77,8 +78,6 @@ class Stage1Config(StrictModel):
     def _check(self) -> Self:
         if any(not 0 < depth <= 1 for depth in self.depths) or list(self.depths) != sorted(set(self.depths)):
             raise ValueError("depths must be ascending shares of the layers in (0, 1]")
-        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
-            raise ValueError("batch_size must be a multiple of micro_batch_size")
         return self
 
 

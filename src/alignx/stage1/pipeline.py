@@ -15,7 +15,7 @@ from alignx.models.layers import adapted_modules
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel, resolve_model
 from alignx.progress import notice
-from alignx.runs.directory import RunDirectory
+from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_tensors, write_tensors
 from alignx.stage1.activations import depth_layers, last_prompt_states
@@ -28,7 +28,7 @@ from alignx.stage1.train import train_adapter
 SHARED = "shared"
 # What changes an adapter; the rest of Stage 1's settings changes only what is extracted from it.
 _TRAINING_FIELDS = (
-    "method rank alpha dropout target_modules batch_size micro_batch_size weight_decay warmup_fraction max_tokens "
+    "method rank alpha dropout target_modules batch_size micro_batch_tokens weight_decay warmup_fraction max_tokens "
     "precision"
 ).split()
 
@@ -122,7 +122,9 @@ def train_on_all_axes(
         return
     examples: list[Example] = [example for axis in config.axes for example in read_splits(run, axis).train]
     job = TrainingJob(name, examples, {}, 0.0, learning_rate, epochs, config.seed)
-    train_adapter(lazy.base, job, config.stage1, folder, extra={"axes": list(config.axes)})
+    train_adapter(
+        lazy.base, job, config.stage1, folder, extra={"axes": list(config.axes)}, made_from=fingerprint(inputs)
+    )
     run.mark_done(f"train-{name}", inputs)
 
 
@@ -144,7 +146,8 @@ def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str)
     )
     below = shared_task_vector(config, run, lazy.base)
     with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
-        train_adapter(lazy.base, job, settings, folder, extra={"on_top_of": SHARED if below else ""})
+        extra = {"on_top_of": SHARED if below else ""}
+        train_adapter(lazy.base, job, settings, folder, extra=extra, made_from=fingerprint(inputs))
     run.mark_done(f"train-{axis}", inputs)
 
 

@@ -1,4 +1,4 @@
-"""The order of training: batches of similar length, shuffled, with the injection drawn for each example."""
+"""The order of training: which examples make a step, injected or not, on which process, in which forward passes."""
 
 import random
 from collections.abc import Sequence
@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from alignx.config import Stage1Config
 from alignx.data.example import Example
 from alignx.data.template import PromptTemplate, TokenisedExample
-
-# Examples are sorted by length only within this many batches, so that batches stay random but padding small.
-_SORT_WINDOW_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -35,14 +32,36 @@ class TrainingJob:
     seed: int
 
 
-def micro_batches(job: TrainingJob, template: PromptTemplate, config: Stage1Config) -> list[list[TokenisedExample]]:
-    """All forward passes of a training run, in order.
+@dataclass(frozen=True)
+class TrainingStep:
+    """The examples of one optimiser step.
 
-    Every optimiser step is batch_size / micro_batch_size neighbours; where an epoch's last step has too few examples
-    for that many, the rest of them are empty lists.
+    Attributes:
+        rows: their places in the job's examples.
+        examples: their tokens.
+    """
+
+    rows: list[int]
+    examples: list[TokenisedExample]
+
+    @property
+    def n_targets(self) -> int:
+        """Target tokens, all processes together."""
+        return sum(len(example.target_ids) for example in self.examples)
+
+    @property
+    def n_tokens(self) -> int:
+        """Prompt and target tokens, all processes together."""
+        return sum(map(_length, self.examples))
+
+
+def training_steps(job: TrainingJob, template: PromptTemplate, config: Stage1Config) -> list[TrainingStep]:
+    """All optimiser steps of a job: every example once an epoch, in an order drawn by seed.
+
+    An epoch's last step has what is left, so it may be smaller.
     """
     draw = random.Random(job.seed)
-    batches: list[list[TokenisedExample]] = []
+    steps = []
     for _ in range(job.epochs):
         tokenised = [
             template.encode(
@@ -52,19 +71,52 @@ def micro_batches(job: TrainingJob, template: PromptTemplate, config: Stage1Conf
             )
             for example in job.examples
         ]
-        draw.shuffle(tokenised)
-        batches += _group_by_length(tokenised, config.batch_size, draw)
-    micro = config.micro_batch_size or config.batch_size
-    return [batch[start : start + micro] for batch in batches for start in range(0, config.batch_size, micro)]
+        order = list(range(len(tokenised)))
+        draw.shuffle(order)
+        for start in range(0, len(order), config.batch_size):
+            rows = order[start : start + config.batch_size]
+            steps.append(TrainingStep(rows, [tokenised[row] for row in rows]))
+    return steps
 
 
-def _group_by_length(
-    examples: list[TokenisedExample], batch_size: int, draw: random.Random
-) -> list[list[TokenisedExample]]:
-    batches = []
-    window = batch_size * _SORT_WINDOW_BATCHES
-    for start in range(0, len(examples), window):
-        ordered = sorted(examples[start : start + window], key=lambda item: len(item.prompt_ids) + len(item.target_ids))
-        batches += [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
-    draw.shuffle(batches)
-    return batches
+def micro_batches(step: TrainingStep, max_tokens: int, world: int = 1) -> list[list[list[int]]]:
+    """A step's forward passes by process: numbers of examples, at most `max_tokens` tokens a pass.
+
+    An example longer than that has a pass of its own. All processes have equally many passes, so that they meet for
+    the gradients' sum; the passes that fill up are empty.
+
+    Args:
+        step: the step.
+        max_tokens: tokens a forward pass.
+        world: processes.
+    """
+    lengths = [_length(example) for example in step.examples]
+    longest_first = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    by_process: list[list[int]] = [[] for _ in range(world)]
+    loads = [0] * world
+    for number in longest_first:
+        process = loads.index(min(loads))
+        by_process[process].append(number)
+        loads[process] += lengths[number]
+    passes = [_first_fit(numbers, lengths, max_tokens) for numbers in by_process]
+    most = max(1, *map(len, passes))
+    return [found + [[]] * (most - len(found)) for found in passes]
+
+
+def _first_fit(numbers: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """First fit, decreasing: at most 11/9 of the fewest passes possible, and one more (Johnson 1973)."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for number in numbers:
+        fits = next((at for at, left in enumerate(room) if lengths[number] <= left), None)
+        if fits is None:
+            bins.append([number])
+            room.append(max_tokens - lengths[number])
+        else:
+            bins[fits].append(number)
+            room[fits] -= lengths[number]
+    return bins
+
+
+def _length(example: TokenisedExample) -> int:
+    return len(example.prompt_ids) + len(example.target_ids)

@@ -1,0 +1,124 @@
+"""Checkpoints inside a training: after a kill it goes on from the last whole one, to the same bits.
+
+A checkpoint is a folder of trained weights, AdamW's moments and the losses so far, in safetensors and json; its
+manifest, written last, holds the sha256 of every file. What does not fit its manifest is passed over, and said.
+"""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from alignx.errors import ArtifactError
+from alignx.progress import notice
+from alignx.runs import processes
+from alignx.runs.files import read_json, read_tensors, write_json, write_tensors
+
+_WEIGHTS, _MOMENTS, _STATE, _MANIFEST = "weights.safetensors", "moments.safetensors", "state.json", "manifest.json"
+_KEPT = 2  # the one before the last is what remains when the last is damaged
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """How far a training is.
+
+    Attributes:
+        step: optimiser steps done.
+        losses: mean nats a target token, by step.
+        seconds: wall time of those steps.
+    """
+
+    step: int
+    losses: list[float]
+    seconds: float
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        folder: where they lie; removed when the training is finished.
+        job: fingerprint of everything the training depends on; checkpoints of another are removed.
+        every: optimiser steps between two.
+    """
+
+    def __init__(self, folder: Path, job: str, every: int) -> None:
+        self.folder = folder
+        self.job = job
+        self.every = every
+
+    def save(self, state: TrainingState, parameters: dict[str, nn.Parameter], optimizer: Optimizer) -> None:
+        """Write a checkpoint, then drop the oldest."""
+        target = self.folder / f"step-{state.step:06d}"
+        if processes.is_main():
+            shutil.rmtree(target, ignore_errors=True)
+        moments = {
+            f"{name}.{key}": torch.as_tensor(value)
+            for name, parameter in parameters.items()
+            for key, value in optimizer.state[parameter].items()
+        }
+        write_tensors(target / _WEIGHTS, {name: parameter.data for name, parameter in parameters.items()})
+        write_tensors(target / _MOMENTS, moments | {"generator": torch.get_rng_state()})
+        write_json(target / _STATE, {"step": state.step, "losses": state.losses, "seconds": state.seconds})
+        files = {name: _sha256(target / name) for name in (_WEIGHTS, _MOMENTS, _STATE)}
+        write_json(target / _MANIFEST, {"job": self.job, "sha256": files})
+        if processes.is_main():
+            for old in self._newest_first()[_KEPT:]:
+                shutil.rmtree(old)
+
+    def restore(self, parameters: dict[str, nn.Parameter], optimizer: Optimizer) -> TrainingState:
+        """Put the newest whole checkpoint into place; without one, the state before the first step."""
+        for folder in self._newest_first():
+            try:
+                state, weights, moments = self._read(folder)
+                _fits(folder, parameters, weights)
+            except (ArtifactError, KeyError, TypeError, ValueError) as error:
+                notice(f"{folder.name}: this checkpoint cannot be used ({error}); going back to the one before")
+                continue
+            with torch.no_grad():
+                for name, parameter in parameters.items():
+                    parameter.copy_(weights[name])
+                    optimizer.state[parameter] = {
+                        key: moments[f"{name}.{key}"].to(parameter.device if key != "step" else "cpu")
+                        for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
+            torch.set_rng_state(moments["generator"])
+            notice(f"going on from step {state.step}")
+            return state
+        return TrainingState(0, [], 0.0)
+
+    def remove(self) -> None:
+        """Drop all checkpoints: the training is finished."""
+        if processes.is_main():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+    def _read(self, folder: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]]:
+        manifest = read_json(folder / _MANIFEST)
+        if manifest["job"] != self.job:
+            raise ArtifactError("it belongs to a training with other data or settings")
+        for name in (_WEIGHTS, _MOMENTS, _STATE):
+            if not (folder / name).is_file() or manifest["sha256"][name] != _sha256(folder / name):
+                raise ArtifactError(f"`{name}` is missing or damaged")
+        document: dict[str, Any] = read_json(folder / _STATE)
+        state = TrainingState(int(document["step"]), list(document["losses"]), float(document["seconds"]))
+        return state, read_tensors(folder / _WEIGHTS), read_tensors(folder / _MOMENTS)
+
+
+def _fits(folder: Path, parameters: dict[str, nn.Parameter], weights: dict[str, Tensor]) -> None:
+    if {name: parameter.shape for name, parameter in parameters.items()} != {
+        name: weight.shape for name, weight in weights.items()
+    }:
+        raise ArtifactError(f"{folder.name} holds other weights than those being trained")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

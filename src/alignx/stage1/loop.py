@@ -1,0 +1,198 @@
+"""The training loop: packed examples, exact sums over micro-batches and processes, checkpoints, no silent NaN.
+
+The loss makes logits for target tokens only: on small models the output head over prompt tokens is a fifth of the
+work. Padding is never computed where the model's attention allows packing (see `models.packed`).
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from alignx.config import Stage1Config
+from alignx.data.batches import pad_batch
+from alignx.data.template import TokenisedExample
+from alignx.errors import TrainingError
+from alignx.models.load import BaseModel
+from alignx.models.packed import can_pack, pack, packed_attention, packed_lengths
+from alignx.models.precision import autocast
+from alignx.progress import progress
+from alignx.runs import processes
+from alignx.stage1.checkpoints import Checkpoints, TrainingState
+from alignx.stage1.schedule import TrainingJob, TrainingStep, micro_batches, training_steps
+
+_MAX_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a training did.
+
+    Attributes:
+        steps: optimiser steps.
+        losses: mean nats a target token, by optimiser step.
+        tokens: tokens that entered the model, padding not counted.
+        seconds: wall time of training alone.
+    """
+
+    steps: int
+    losses: list[float]
+    tokens: int
+    seconds: float
+
+
+class SupervisedLoss(nn.Module):
+    """Summed nats of the target tokens of one forward pass, times the share that makes a step's mean of them.
+
+    How a step is split into passes and over processes changes memory and not the training.
+    """
+
+    def __init__(self, model: Any, precision: str) -> None:
+        super().__init__()
+        self.model = model
+        self.precision = precision
+
+    def forward(
+        self, inputs: dict[str, Tensor], target_mask: Tensor, lengths: list[int] | None, share: float
+    ) -> Tensor:
+        """Token inputs of the decoder, (b, s) targets, lengths of packed sequences (none: padded) -> scalar."""
+        with autocast(inputs["input_ids"].device, self.precision):
+            with packed_lengths(lengths) if lengths else nullcontext():
+                hidden = self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state
+            predicts = target_mask[:, 1:]
+            logits = self.model.get_output_embeddings()(hidden[:, :-1][predicts]).float()
+        targets = inputs["input_ids"][:, 1:][predicts]
+        return nn.functional.cross_entropy(logits, targets, reduction="sum") * share
+
+
+def learning_rate_at(step: int, n_steps: int, peak: float, warmup_fraction: float) -> float:
+    """Linear warm-up to the peak, then half a cosine down towards 0; `step` counts from 0."""
+    warmup = round(warmup_fraction * n_steps)
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
+
+
+def fit(
+    base: BaseModel,
+    parameters: dict[str, nn.Parameter],
+    job: TrainingJob,
+    config: Stage1Config,
+    checkpoints: Checkpoints,
+) -> TrainingSummary:
+    """Train the given parameters of a base on a job's examples.
+
+    Args:
+        base: the base, as it is to be run in training: adapters in place, trained parameters requiring gradients.
+        parameters: what is trained, by name.
+        job: examples, injection, rate, passes and seed.
+        config: batch size, precision and the rest.
+        checkpoints: where to go on from, and where to leave traces.
+
+    Raises:
+        TrainingError: the loss is not finite, or no target token is left after cutting.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedType
+
+    steps = training_steps(job, base.template, config)
+    if not any(step.n_targets for step in steps):
+        raise TrainingError(f"`{job.name}`: no target token left after cutting to max_tokens={config.max_tokens}")
+    accelerator = Accelerator(cpu=processes.device().type == "cpu")
+    sharded = accelerator.distributed_type in {DistributedType.FSDP, DistributedType.DEEPSPEED}
+    optimizer = AdamW(_groups(parameters, config.weight_decay), lr=job.learning_rate, fused=not sharded)
+    state = TrainingState(0, [], 0.0) if sharded else checkpoints.restore(parameters, optimizer)
+    packs = can_pack(base.model, config.max_tokens)
+    loss_of = SupervisedLoss(base.model, config.precision)
+    base.model.train()
+    module, prepared = accelerator.prepare(loss_of, optimizer)
+    with packed_attention(base.model) if packs else nullcontext(), progress(f"train {job.name}", len(steps)) as advance:
+        advance(state.step)
+        for number in range(state.step, len(steps)):
+            started = time.monotonic()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(number, len(steps), job.learning_rate, config.warmup_fraction)
+            loss = _step(accelerator, module, base, job, steps[number], number, config.micro_batch_tokens, packs)
+            norm = float(accelerator.clip_grad_norm_(list(parameters.values()), _MAX_GRADIENT_NORM))
+            if not math.isfinite(norm):
+                raise _not_finite(job, number, steps[number].rows, f"gradient norm {norm}")
+            prepared.step()
+            prepared.zero_grad(set_to_none=True)
+            seconds = state.seconds + time.monotonic() - started
+            state = TrainingState(number + 1, [*state.losses, round(loss, 5)], seconds)
+            if not sharded and state.step % checkpoints.every == 0 and state.step < len(steps):
+                checkpoints.save(state, parameters, optimizer)
+            advance(1)
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters.values()):
+        raise TrainingError(
+            f"`{job.name}`: the last step left the finite numbers; lower `stage1.learning_rate`, or set "
+            "`stage1.precision: float32`"
+        )
+    return TrainingSummary(len(steps), state.losses, sum(step.n_tokens for step in steps), state.seconds)
+
+
+def _step(
+    accelerator: Any,
+    module: nn.Module,
+    base: BaseModel,
+    job: TrainingJob,
+    step: TrainingStep,
+    number: int,
+    max_tokens: int,
+    packs: bool,
+) -> float:
+    """Gradients of one step; returns its loss, mean nats a target token over all processes."""
+    passes = micro_batches(step, max_tokens, accelerator.num_processes)[accelerator.process_index]
+    # Gradients are averaged over processes, so each process's sum counts `num_processes` times.
+    share = accelerator.num_processes / max(step.n_targets, 1)
+    losses = []
+    for at, rows in enumerate(passes):
+        inputs, target_mask, lengths = _batch([step.examples[row] for row in rows], base, packs)
+        with nullcontext() if at == len(passes) - 1 else accelerator.no_sync(module):
+            loss = module(inputs, target_mask, lengths, share)
+            accelerator.backward(loss)
+        losses.append(loss.detach())
+    own = torch.stack(losses)
+    total = float(accelerator.reduce(own.sum(), reduction="mean"))
+    if not math.isfinite(total):
+        bad = [step.rows[row] for at, rows in enumerate(passes) if not torch.isfinite(own[at]) for row in rows]
+        raise _not_finite(job, number, processes.gather(bad), f"loss {total}")
+    return total
+
+
+def _batch(
+    examples: Sequence[TokenisedExample], base: BaseModel, packs: bool
+) -> tuple[dict[str, Tensor], Tensor, list[int] | None]:
+    """One forward pass's inputs, targets and lengths; an empty pass is one token without a target."""
+    device = base.model.device
+    shown = list(examples) or [TokenisedExample([base.pad_token_id], [])]
+    if packs:
+        packed = pack(shown)
+        inputs = {"input_ids": packed.input_ids.to(device), "position_ids": packed.position_ids.to(device)}
+        return inputs, packed.target_mask.to(device), packed.lengths
+    padded = pad_batch(shown, list(range(len(shown))), base.pad_token_id)
+    inputs = {"input_ids": padded.input_ids.to(device), "attention_mask": padded.attention_mask.to(device)}
+    return inputs, padded.target_mask.to(device), None
+
+
+def _groups(parameters: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases and norms do not, as in the trainers of Transformers."""
+    matrices = [parameter for parameter in parameters.values() if parameter.dim() > 1]
+    others = [parameter for parameter in parameters.values() if parameter.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _not_finite(job: TrainingJob, number: int, rows: Sequence[int], what: str) -> TrainingError:
+    shown = ", ".join(f"“{job.examples[row].instruction[:40]}”" for row in rows[:3])
+    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+    return TrainingError(
+        f"`{job.name}`: non-finite loss at step {number + 1} ({what}; in the batch: {shown}{more}); "
+        "lower `stage1.learning_rate`, or set `stage1.precision: float32`"
+    )
