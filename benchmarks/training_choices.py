@@ -1,0 +1,295 @@
+"""What Stage 1's defaults rest on: the share of injected examples, and the shared expert at equal total budget.
+
+    python benchmarks/training_choices.py --data-dir DATA [--work runs/choices] [--json FILE]
+
+On the data and splits of `configs/small.yaml`. Everything is chosen on the mix split of seed 0 and reported on the test
+split of three seeds, in the format used at inference. A budget of two passes over all training prompts is spent as
+
+    joint        one LoRA on all axes, up to two passes, no injection
+    own          one expert an axis alone, up to two passes
+    shared-own   one pass of a LoRA on all axes, then one pass of an expert an axis on top of it
+
+Each arrangement has its own best learning rate and number of passes. A rate at the upper edge of those tried is doubled
+until it no longer helps. Work that is done is kept under `--work` and not done again; two trainings run side by side.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+SEEDS = (0, 1, 2)
+RATES = (5e-4, 1e-3)
+INJECTION = (0.0, 0.5, 1.0)
+AXES = ("helpful", "harmless", "honest")
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Training:
+    """One adapter: on `axes` together, `below` folded into the base first."""
+
+    seed: int
+    axes: tuple[str, ...]
+    learning_rate: float
+    epochs: int
+    injection_rate: float = 0.0
+    below: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        parts = [f"s{self.seed}", "+".join(self.axes), f"{self.learning_rate:g}", f"x{self.epochs}"]
+        return "_".join([*parts, f"i{self.injection_rate:g}", *([f"on-{self.below}"] if self.below else [])])
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the budget is spent; `train` gives the adapters that answer for each axis."""
+
+    name: str
+    learning_rate: float
+    epochs: int
+    injection_rate: float
+
+    def train(self, seed: int, shared_rate: float) -> list[Training]:
+        """The trainings that carry the losses, one for all axes or one an axis."""
+        if self.name == "joint":
+            return [Training(seed, AXES, self.learning_rate, self.epochs)]
+        below = shared(seed, shared_rate).key if self.name == "shared-own" else ""
+        return [Training(seed, (axis,), self.learning_rate, self.epochs, self.injection_rate, below) for axis in AXES]
+
+
+def shared(seed: int, rate: float) -> Training:
+    """The shared expert: a joint LoRA of one pass."""
+    return Training(seed, AXES, rate, 1)
+
+
+class Study:
+    """Trains and scores what is asked for, once.
+
+    Args:
+        work: where adapters and losses are kept.
+        data_dir: the real files.
+    """
+
+    def __init__(self, work: Path, data_dir: Path) -> None:
+        self.work = work
+        self.data_dir = data_dir
+
+    def losses(self, arrangements: list[Arrangement], seed: int, split: str, rate: float) -> list[dict[str, float]]:
+        """Prompt -> loss on a split, for each arrangement."""
+        needed = [training for arrangement in arrangements for training in arrangement.train(seed, rate)]
+        if any(training.below for training in needed):
+            self._do([(shared(seed, rate), "mix")])
+        self._do([(training, split) for training in needed])
+        return [
+            {
+                prompt: loss
+                for training in arrangement.train(seed, rate)
+                for prompt, loss in json.loads(self._path(training, split).read_text()).items()
+            }
+            for arrangement in arrangements
+        ]
+
+    def _path(self, training: Training, split: str) -> Path:
+        return self.work / training.key / f"{split}.json"
+
+    def _do(self, jobs: list[tuple[Training, str]]) -> None:
+        todo = [job for job in dict.fromkeys(jobs) if not self._path(*job).is_file()]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(self._in_a_process, todo))
+
+    def _in_a_process(self, job: tuple[Training, str]) -> None:
+        training, split = job
+        command = [sys.executable, __file__, "--data-dir", str(self.data_dir), "--work", str(self.work)]
+        command += ["--job", json.dumps({"training": asdict(training), "split": split})]
+        threads = max(1, (os.cpu_count() or 1) // WORKERS)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        print(f"{training.key}: {split}", file=sys.stderr, flush=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{training.key} failed:\n{done.stderr[-3000:]}")
+
+
+def do_job(job: dict[str, Any], work: Path, data_dir: Path) -> None:
+    """Train the adapter unless it is there, then score one split of its axes."""
+    from contextlib import nullcontext
+
+    from alignx.config import load_config
+    from alignx.data.prepare import prepare_axes
+    from alignx.models.fold import folded
+    from alignx.models.load import load_base
+    from alignx.runs.files import write_json
+    from alignx.stage1.pipeline import axis_instruction, dense_updates
+    from alignx.stage1.schedule import TrainingJob
+    from alignx.stage1.task_vector import read_task_vector
+    from alignx.stage1.train import train_adapter
+
+    training = Training(**{**job["training"], "axes": tuple(job["training"]["axes"])})
+    config = load_config(Path(__file__).parents[1] / "configs" / "small.yaml")
+    config = config.model_copy(update={"seed": training.seed})
+    splits = {axis: prepared.splits for axis, prepared in prepare_axes(config, data_dir=data_dir).items()}
+    base = load_base(config.model)
+    folder = work / training.key / "adapter"
+    below = dense_updates(read_task_vector(work / training.below / "adapter")) if training.below else {}
+    with folded(base.model, below) if below else nullcontext():
+        if not (folder / "adapter_model.safetensors").is_file():
+            examples = [example for axis in training.axes for example in splits[axis].train]
+            instructions = {axis: axis_instruction(config, axis) for axis in training.axes}
+            spec = TrainingJob(
+                training.key,
+                examples,
+                instructions if training.injection_rate else {},
+                training.injection_rate,
+                training.learning_rate,
+                training.epochs,
+                training.seed,
+            )
+            train_adapter(base, spec, config.stage1, folder, extra={})
+        with folded(base.model, dense_updates(read_task_vector(folder))):
+            found = {axis: _losses(config, base, splits[axis][job["split"]], job["split"]) for axis in training.axes}
+    write_json(work / training.key / f"{job['split']}.json", {key: n for by in found.values() for key, n in by.items()})
+
+
+def _losses(config: Any, base: Any, examples: Any, split: str) -> dict[str, float]:
+    """`axis:prompt hash` -> mean nats a target token; float32 where it is reported, bf16 where it only chooses."""
+    from alignx.models.scoring import answer_log_probs
+    from alignx.stage2.pipeline import target_items
+
+    items = target_items(base, examples, config.evaluate.max_tokens)
+    scores = answer_log_probs(base, items, precision="float32" if split == "test" else "auto")
+    return {
+        f"{example.axis}:{example.prompt_hash}": -score[0] / len(item.answers[0])
+        for example, item, score in zip(examples, items, scores, strict=True)
+    }
+
+
+def choose(study: Study, name: str, epochs: tuple[int, ...], injection: float, rate: float) -> tuple[Arrangement, Any]:
+    """The arrangement's best learning rate and passes on the mix split of seed 0."""
+    tried: dict[Arrangement, float] = {}
+
+    def measure(candidates: list[Arrangement]) -> None:
+        new = [candidate for candidate in candidates if candidate not in tried]
+        tried.update(zip(new, map(axis_average, study.losses(new, 0, "mix", rate)), strict=True))
+
+    measure([Arrangement(name, rate_tried, n, injection) for n in epochs for rate_tried in RATES])
+    best = min(tried, key=lambda found: tried[found])
+    while best.learning_rate == max(found.learning_rate for found in tried):
+        measure([replace(best, learning_rate=2 * best.learning_rate)])
+        best = min(tried, key=lambda found: tried[found])
+    return best, [{**asdict(candidate), "mix_loss": loss} for candidate, loss in tried.items()]
+
+
+def axis_average(losses: dict[str, float]) -> float:
+    """Mean over axes of the mean over prompts."""
+    by_axis: dict[str, list[float]] = {}
+    for prompt, loss in losses.items():
+        by_axis.setdefault(prompt.split(":")[0], []).append(loss)
+    return sum(sum(found) / len(found) for found in by_axis.values()) / len(by_axis)
+
+
+def difference(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> dict[str, Any]:
+    """Paired relative difference in per cent, averaged over axes and seeds; bootstrap over prompts, within axis and seed.
+
+    Prompts that several seeds test are drawn together: intervals are clustered by prompt.
+    """
+    import numpy as np
+
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for found, other in zip(ours, theirs, strict=True):
+        for prompt, loss in found.items():
+            rows.setdefault(prompt, []).append((loss, other[prompt]))
+    by_axis = {axis: [found for prompt, found in rows.items() if prompt.startswith(axis)] for axis in AXES}
+    sums = {axis: np.array([np.sum(found, axis=0) for found in by_axis[axis]]) for axis in AXES}
+    counts = {axis: np.array([len(found) for found in by_axis[axis]]) for axis in AXES}
+    generator = np.random.default_rng(0)
+
+    def per_cent(chosen: dict[str, Any]) -> dict[str, float]:
+        means = {axis: sums[axis][chosen[axis]].sum(axis=0) / counts[axis][chosen[axis]].sum() for axis in AXES}
+        means["average"] = np.mean([means[axis] for axis in AXES], axis=0)
+        return {name: 100 * float(pair[0] / pair[1] - 1) for name, pair in means.items()}
+
+    whole = per_cent({axis: np.arange(len(counts[axis])) for axis in AXES})
+    draws = [
+        per_cent({axis: generator.integers(0, len(counts[axis]), len(counts[axis])) for axis in AXES})
+        for _ in range(2000)
+    ]
+    return {
+        name: {
+            "per_cent": round(value, 3),
+            "interval": [round(float(np.percentile([draw[name] for draw in draws], q)), 3) for q in (2.5, 97.5)],
+        }
+        for name, value in whole.items()
+    }
+
+
+def main() -> None:
+    """Choose on seed 0, measure on all seeds, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="the real files (docs/data.md)")
+    parser.add_argument("--work", type=Path, default=Path("runs/choices"))
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        do_job(json.loads(options.job), options.work, options.data_dir)
+        return
+    study = Study(options.work, options.data_dir)
+    rate = 1e-3
+    injected = [Arrangement("shared-own", rate, 1, share) for share in INJECTION]
+    by_share = dict(zip(INJECTION, map(axis_average, study.losses(injected, 0, "mix", rate)), strict=True))
+    share = min(by_share, key=lambda found: by_share[found])
+    print(f"injection: mix loss {by_share}; best {share}", flush=True)
+    best, tried = {}, {}
+    for name, epochs in (("joint", (1, 2)), ("own", (1, 2)), ("shared-own", (1,))):
+        best[name], tried[name] = choose(study, name, epochs, 0.0 if name == "joint" else share, rate)
+        print(f"{name}: {best[name]}", flush=True)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in best}
+    for seed in SEEDS:
+        for name, losses in zip(best, study.losses(list(best.values()), seed, "test", rate), strict=True):
+            found[name].append(losses)
+    shares: dict[float, list[dict[str, float]]] = {candidate: [] for candidate in INJECTION}
+    winner = best["shared-own"]
+    for seed in SEEDS:
+        variants = [replace(winner, injection_rate=candidate) for candidate in INJECTION]
+        for candidate, losses in zip(INJECTION, study.losses(variants, seed, "test", rate), strict=True):
+            shares[candidate].append(losses)
+    from alignx.runs.environment import describe_environment
+
+    figures = {
+        "injection_mix_loss": {str(candidate): loss for candidate, loss in by_share.items()},
+        "injection_rate_chosen": share,
+        "chosen": {name: asdict(arrangement) for name, arrangement in best.items()},
+        "tried": tried,
+        "n": {axis: sum(prompt.startswith(axis) for prompt in found["joint"][0]) for axis in AXES},
+        "seeds": list(SEEDS),
+        "test_loss": {name: [axis_average(losses) for losses in by_seed] for name, by_seed in found.items()},
+        "test_loss_by_axis": {
+            name: {
+                axis: [axis_average({k: n for k, n in losses.items() if k.startswith(axis)}) for losses in by_seed]
+                for axis in AXES
+            }
+            for name, by_seed in found.items()
+        },
+        "test_loss_by_injection_rate": {
+            str(candidate): [axis_average(losses) for losses in by_seed] for candidate, by_seed in shares.items()
+        },
+        "shared-own_against": {name: difference(found["shared-own"], found[name]) for name in ("joint", "own")},
+        "injection_against_0": {
+            str(candidate): difference(shares[candidate], shares[0.0]) for candidate in INJECTION if candidate
+        },
+        "environment": describe_environment(),
+    }
+    print(json.dumps(figures, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
