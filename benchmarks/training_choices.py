@@ -195,7 +195,7 @@ def axis_average(losses: dict[str, float]) -> float:
 
 
 def difference(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> dict[str, Any]:
-    """Paired relative difference in per cent, averaged over axes and seeds; bootstrap over prompts, within axis and seed.
+    """Paired relative difference in per cent, averaged over axes and seeds; bootstrap over an axis's prompts.
 
     Prompts that several seeds test are drawn together: intervals are clustered by prompt.
     """

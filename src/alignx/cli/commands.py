@@ -1,4 +1,4 @@
-"""The commands; each a thin call to a function of `alignx.workflow`.
+"""The road's commands, from a config to an answer; each a thin call to a function of `alignx.workflow`.
 
 Heavy imports happen inside the commands, so that `--help` and typing errors answer at once.
 """
@@ -10,18 +10,10 @@ from typing import Annotated
 
 import typer
 
+from alignx.cli.app import RunArgument, app
 from alignx.cli.options import parse_pairs, parse_splits
 from alignx.config import load_config
 
-app = typer.Typer(
-    help="Align a causal language model on several axes and mix the experts with calibrated weights.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-Run = Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]
 DEFAULT_SPLITS = "360,65,60,140"
 
 
@@ -79,7 +71,7 @@ def stage1(
 
 @app.command()
 def stage2(
-    run: Run,
+    run: RunArgument,
     method: Annotated[str, typer.Option(help="mocae, uniform, task-arithmetic, ties, dare or negate.")] = "mocae",
 ) -> None:
     """Fit and train the mixture of calibrated experts, or make a static merge to compare it with."""
@@ -91,7 +83,7 @@ def stage2(
 
 @app.command()
 def evaluate(
-    run: Run,
+    run: RunArgument,
     test_data: Annotated[
         Path | None, typer.Option(help="Folder in the training schemas; all its rows not trained on are test data.")
     ] = None,
@@ -107,7 +99,7 @@ def evaluate(
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(run: RunArgument) -> None:
     """Write report.html and report.md from what a run has kept."""
     from alignx.workflow import report as write
 
@@ -117,7 +109,7 @@ def report(run: Run) -> None:
 
 @app.command()
 def generate(
-    run: Run,
+    run: RunArgument,
     prompt: Annotated[str, typer.Argument(help="What to answer.", show_default=False)],
     weight: Annotated[
         list[str] | None, typer.Option(help="Factor on an axis's odds, e.g. harmless=2; 0 switches it off.")
