@@ -72,7 +72,9 @@ def train_adapter(
             parameters = {name: weight for name, weight in peft_model.named_parameters() if weight.requires_grad}
             summary = fit(base, parameters, job, config, checkpoints)
         # PEFT fills in the path the base was read from, which means nothing on another machine.
-        peft_model.peft_config["default"].base_model_name_or_path = base.source.hub_id or base.source.identity
+        written = peft_model.peft_config["default"]
+        written.base_model_name_or_path = base.source.hub_id or base.source.identity
+        written.target_modules = sorted(written.target_modules)  # a set's order differs from process to process
         processes.from_main(lambda: _save_adapter(peft_model, adapter_folder))
     finally:
         peft_model.unload()
