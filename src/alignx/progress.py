@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from alignx.ranks import is_main
+
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def notice(message: str) -> None:
-    """One line about what a step found or did."""
+    """One line about what a step found or did; of several processes the main one says it."""
+    if not is_main():
+        return
     if _console.is_terminal:
         _console.print(message, markup=False)
     else:
@@ -31,7 +35,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         description: what is being done, a few words.
         total: units in all.
     """
-    if not _console.is_terminal:
+    if not (_console.is_terminal and is_main()):
         started = time.monotonic()
         notice(f"{description} ({total}) ...")
         yield lambda n_done: None

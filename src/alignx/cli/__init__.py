@@ -2,11 +2,14 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from alignx.errors import AlignXError
+from alignx.ranks import is_main, world
 
 INTERRUPTED = 130
+_MAIN_FIRST_SECONDS = 3.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,6 +33,8 @@ def run(arguments: Sequence[str]) -> int:
     from alignx.cli import commands  # noqa: F401  (each module of commands registers with the app when imported)
     from alignx.cli.app import app
 
+    if not is_main():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # one process of several prints
     try:
         app(args=list(arguments), prog_name="alignx", standalone_mode=False)
     except AlignXError as error:
@@ -50,9 +55,16 @@ def run(arguments: Sequence[str]) -> int:
         if error.filename is None:
             raise
         return _fail(f"{error.filename}: {error.strerror}; check the path, its permissions and the free space")
+    if world() > 1:
+        from alignx.runs import processes
+
+        processes.leave()
     return 0
 
 
 def _fail(message: str) -> int:
+    if not is_main():
+        # The main process mostly fails for the same reason and says so first; the launcher then ends this one.
+        time.sleep(_MAIN_FIRST_SECONDS)
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
     return 2

@@ -11,6 +11,7 @@ from alignx.data.sources import load_axis
 from alignx.data.splits import SPLITS, AxisSplits, split_examples
 from alignx.errors import ArtifactError
 from alignx.progress import notice
+from alignx.runs import processes
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.files import read_json, read_jsonl, write_json, write_jsonl
 
@@ -52,12 +53,20 @@ def prepare_axes(
 
 def write_axes(run: RunDirectory, prepared: Mapping[str, PreparedAxis], *, salt: str) -> None:
     """Keep prepared axes: `splits.json`, and the examples in `data/<axis>.jsonl`."""
-    before = read_json(run.splits_path)["axes"] if run.splits_path.is_file() else {}
-    for axis, axis_data in prepared.items():
-        if before.get(axis) != axis_data.record or not _examples_path(run, axis).is_file():
-            rows = [{"split": split, **asdict(example)} for split in SPLITS for example in axis_data.splits[split]]
-            write_jsonl(_examples_path(run, axis), rows)
+    for axis in processes.from_main(lambda: _not_kept(run, prepared)):
+        splits = prepared[axis].splits
+        rows = [{"split": split, **asdict(example)} for split in SPLITS for example in splits[split]]
+        write_jsonl(_examples_path(run, axis), rows)
     write_json(run.splits_path, {"salt": salt, "axes": {axis: data.record for axis, data in prepared.items()}})
+
+
+def _not_kept(run: RunDirectory, prepared: Mapping[str, PreparedAxis]) -> list[str]:
+    before = read_json(run.splits_path)["axes"] if run.splits_path.is_file() else {}
+    return [
+        axis
+        for axis, data in prepared.items()
+        if before.get(axis) != data.record or not _examples_path(run, axis).is_file()
+    ]
 
 
 def read_prepared(run: RunDirectory, axis: str) -> PreparedAxis:

@@ -15,6 +15,7 @@ from alignx.models.gated import GatedModel
 from alignx.models.layers import adapted_modules
 from alignx.models.lazy import LazyBase
 from alignx.progress import notice
+from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import write_json
 from alignx.stage1.pipeline import SHARED, shared_is_current, train_on_all_axes
@@ -45,7 +46,7 @@ def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
         return
     losses = _mix_losses(config, run, lazy, list(names))
     best = min(losses, key=losses.__getitem__)
-    _copy_adapter(run, best)
+    processes.from_main(lambda: _copy_adapter(run, best))
     tried = [
         {"learning_rate": candidate.learning_rate, "epochs": candidate.epochs, "mix_loss": losses[name]}
         for name, candidate in names.items()

@@ -16,6 +16,7 @@ from alignx.errors import ArtifactError, ConfigError
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel
+from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
 from alignx.stage1.latent import LatentSpace
 from alignx.stage1.pipeline import read_latent_space
@@ -154,6 +155,8 @@ class AlignX:
     ) -> list[Answer]:
         """Answer prompts, each under its own mixture; greedy unless sampling options are given.
 
+        Several processes answer a share each, and all get all answers.
+
         Args:
             prompts: one prompt or several, answered as one batch.
             dial: one for all prompts, or one for each.
@@ -176,11 +179,26 @@ class AlignX:
         encoded = [self._encode(text, room=max_new_tokens) for text in texts]
         ids = [prompt for prompt, _ in encoded]
         routing, pi, scale = self._mix(ids, dials)
-        input_ids, attention_mask = left_padded(ids, self.base.pad_token_id)
         if sampling.get("num_return_sequences", 1) != 1:
             raise ConfigError("num_return_sequences must be 1; repeat the prompt to get several answers")
+        own = list(processes.own_share(range(len(ids))))
+        new = self._continue([ids[row] for row in own], self._gates(pi, scale)[own], max_new_tokens, sampling)
+        by_row = dict(processes.gather(list(zip(own, new, strict=True))))
+        described = self._describe(routing, pi, scale)
+        return [
+            self._answer(by_row[row], weights, cut)
+            for row, (weights, (_, cut)) in enumerate(zip(described, encoded, strict=True))
+        ]
+
+    def _continue(
+        self, ids: Sequence[Sequence[int]], gates: Tensor, max_new_tokens: int, sampling: dict[str, Any]
+    ) -> list[list[int]]:
+        """New tokens of prompts answered as one batch; none for none."""
+        if not ids:
+            return []
+        input_ids, attention_mask = left_padded(ids, self.base.pad_token_id)
         options = {"do_sample": False, **sampling}
-        with torch.no_grad(), self.gated.using(self._gates(pi, scale)):
+        with torch.no_grad(), self.gated.using(gates):
             output = self.base.model.generate(
                 input_ids=input_ids.to(self.base.model.device),
                 attention_mask=attention_mask.to(self.base.model.device),
@@ -189,12 +207,8 @@ class AlignX:
                 pad_token_id=self.base.pad_token_id,
                 **options,
             )
-        described = self._describe(routing, pi, scale)
-        new = output[:, input_ids.shape[1] :].tolist()
-        return [
-            self._answer(tokens, weights, cut)
-            for tokens, weights, (_, cut) in zip(new, described, encoded, strict=True)
-        ]
+        new: list[list[int]] = output[:, input_ids.shape[1] :].tolist()
+        return new
 
     def next_token_logits(self, prompts: Sequence[Sequence[int]], dial: Dial | Sequence[Dial] | None = None) -> Tensor:
         """Logits (n, vocabulary) after prompts given as token ids, each under its own mixture.

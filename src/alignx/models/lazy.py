@@ -8,6 +8,7 @@ from alignx.models.fingerprint import model_sha256
 from alignx.models.layers import adapted_modules
 from alignx.models.load import BaseModel, load_base
 from alignx.progress import notice
+from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, write_json
 
@@ -50,10 +51,11 @@ class LazyBase:
         """
         tensors = model_sha256(base.model)
         identity = {"model": base.source.identity, "revision": self.config.revision, "dtype": self.config.dtype}
-        if not self.run.base_path.is_file():
-            write_json(self.run.base_path, {**identity, "tensors": tensors})
+        path = self.run.base_path
+        known = processes.from_main(lambda: read_json(path) if path.is_file() else None)
+        if known is None:
+            write_json(path, {**identity, "tensors": tensors})
             return
-        known = read_json(self.run.base_path)
         differing = [name for name in tensors if known.get("tensors", {}).get(name) != tensors[name]]
         if differing or known.get("dtype") != self.config.dtype:
             raise ArtifactError(

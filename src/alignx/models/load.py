@@ -15,6 +15,7 @@ import torch
 from alignx.data.template import PromptTemplate
 from alignx.errors import ModelError
 from alignx.models.presets import MODEL_PRESETS
+from alignx.runs import processes
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revision: str | None = None) -> BaseModel:
-    """Load a causal language model and its tokenizer for use as a base, onto the GPU where there is one.
+    """Load a causal language model and its tokenizer for use as a base, onto this process's GPU where there is one.
 
     Args:
         name: preset, hub id, local folder or GGUF file.
@@ -123,8 +124,7 @@ def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revi
             ) from error
     _clear_gguf_marks(model)
     _settle_padding(tokenizer, model)
-    if torch.cuda.is_available():
-        model.to("cuda")
+    model.to(processes.device())
     model.eval()
     model.requires_grad_(False)
     chosen = source.template if template == "auto" else template

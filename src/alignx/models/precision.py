@@ -4,12 +4,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from alignx.runs import processes
+
 
 def uses_bf16(precision: str) -> bool:
     """Resolve `auto`, `float32` or `bf16`; `auto` is bf16 where the processor or GPU multiplies it natively."""
     if precision != "auto":
         return precision == "bf16"
-    if torch.cuda.is_available():
+    if processes.device().type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 

@@ -18,6 +18,7 @@ from alignx.models.gated import GatedModel
 from alignx.models.load import BaseModel
 from alignx.models.precision import autocast
 from alignx.progress import progress
+from alignx.runs import processes
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def answer_log_probs(
 ) -> list[list[float]]:
     """Log-probability (nats, summed over tokens) of every answer of every prompt.
 
+    Several processes score whole batches each, and all get all.
+
     Args:
         base: the model, and the tokenizer's pad token.
         items: prompts with their answers.
@@ -73,20 +76,26 @@ def answer_log_probs(
         precision: `float32` (the model's own dtype), `bf16` (autocast) or `auto`; bf16 moves a loss by about 0.1%.
         description: shown as progress.
     """
+    batches = [
+        (packed, [units[place] for place in places])
+        for packed, units in _units(base, items)
+        for places in rows_by_length([unit.item.length for unit in units], batch_size)
+    ]
+    own = processes.own_share(batches)
+    found: list[tuple[int, int, list[float]]] = []  # (item, first of its answers, their log-probabilities)
+    with progress(description, sum(unit.first == 0 for _, batch in own for unit in batch)) as advance:
+        for packed, batch in own:
+            chosen = None if weights is None else weights[[unit.row for unit in batch]]
+            with (
+                gated.using(chosen) if gated is not None else nullcontext(),
+                autocast(base.model.device, precision),
+            ):
+                sums = _batch_log_probs(base, [unit.item for unit in batch], packed=packed)
+            found += [(unit.row, unit.first, part) for unit, part in zip(batch, sums, strict=True)]
+            advance(sum(unit.first == 0 for unit in batch))
     scores = [[0.0] * len(item.answers) for item in items]
-    with progress(description, len(items)) as advance:
-        for packed, units in _units(base, items):
-            for places in rows_by_length([unit.item.length for unit in units], batch_size):
-                batch = [units[place] for place in places]
-                chosen = None if weights is None else weights[[unit.row for unit in batch]]
-                with (
-                    gated.using(chosen) if gated is not None else nullcontext(),
-                    autocast(base.model.device, precision),
-                ):
-                    found = _batch_log_probs(base, [unit.item for unit in batch], packed=packed)
-                for unit, part in zip(batch, found, strict=True):
-                    scores[unit.row][unit.first : unit.first + len(part)] = part
-                advance(sum(unit.first == 0 for unit in batch))
+    for row, first, part in processes.gather(found):
+        scores[row][first : first + len(part)] = part
     return scores
 
 

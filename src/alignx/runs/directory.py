@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
+from alignx.runs import processes
 from alignx.runs.files import read_json, write_json, write_text
 
 
@@ -108,15 +109,23 @@ class RunDirectory:
     def is_done(self, step: str, inputs: Any, *outputs: Path) -> bool:
         """`is_current`, for a step that is about to be done otherwise.
 
-        A record that does not fit is dropped: were the step killed half-way, it must not vouch for new files.
+        A record that does not fit is dropped: were the step killed half-way, it must not vouch for new files. Of
+        several processes the main one looks and drops, so that all do the step or none.
         """
-        current = self.is_current(step, inputs, *outputs)
-        if not current:
-            self._record_path(step).unlink(missing_ok=True)
-        return current
+
+        def look() -> bool:
+            current = self._is_current(step, inputs, outputs)
+            if not current:
+                self._record_path(step).unlink(missing_ok=True)
+            return current
+
+        return processes.from_main(look)
 
     def is_current(self, step: str, inputs: Any, *outputs: Path) -> bool:
         """Whether a step was finished from these very inputs and its outputs are still there."""
+        return processes.from_main(lambda: self._is_current(step, inputs, outputs))
+
+    def _is_current(self, step: str, inputs: Any, outputs: Sequence[Path]) -> bool:
         record = self._record_path(step)
         if not record.is_file() or not all(path.exists() for path in outputs):
             return False

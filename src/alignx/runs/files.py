@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,23 @@ from torch import Tensor
 from alignx.errors import ArtifactError
 from alignx.runs import processes
 
+_PATIENCE_SECONDS = 30.0
+
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary neighbour, then put it in place in one step.
 
     Of several processes the main one writes; the others return when the file is there.
+
+    Raises:
+        ArtifactError: a process does not see the file that the main one wrote.
     """
+    processes.from_main(lambda: _write_here(path, write))
     if not processes.is_main():
-        processes.wait()
-        return
+        _await(path)
+
+
+def _write_here(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -34,7 +43,18 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    processes.wait()
+
+
+def _await(path: Path) -> None:
+    """A file system shared between machines may show a new file a little late."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while not path.exists():
+        if time.monotonic() > until:
+            raise ArtifactError(
+                f"{path}: written by the main process, but process {processes.rank()} does not see it; put the run "
+                "directory on a file system that all machines share"
+            )
+        time.sleep(0.1)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,31 +1,22 @@
 """One job on several processes or machines, as `accelerate launch` starts them.
 
-Every process runs the same code on the same inputs in the same order; the main one writes files. What is spread over
-processes (forward passes) is gathered again, so that all go on from the same values.
+Every process runs the same code on the same inputs in the same order; the main one decides what is there already and
+writes files. What is spread over processes (forward passes) is gathered again, so that all go on from the same values.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+
+from alignx.errors import AlignXError
+from alignx.ranks import is_main, rank, world
+
+__all__ = ["device", "exchange_rows", "from_main", "gather", "is_main", "join", "leave", "own_share", "rank", "world"]
 
 Item = TypeVar("Item")
-
-
-def world() -> int:
-    """Processes of this job."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """This process's number, from 0."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes and reports."""
-    return rank() == 0
 
 
 def device() -> torch.device:
@@ -35,12 +26,25 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def wait() -> None:
-    """Return when all processes have come here."""
-    if world() > 1:
-        from accelerate import PartialState
+def from_main(make: Callable[[], Item]) -> Item:
+    """What `make` returns on the main process, on every process; only that one calls it.
 
-        PartialState().wait_for_everyone()
+    No process returns before all have come here, so what the main one reads or writes inside is settled for all. An
+    error inside is raised on all of them: none waits for one that is gone.
+    """
+    if world() == 1:
+        return make()
+    made: list[tuple[Any, Exception | None]] = [(None, None)]
+    if is_main():
+        try:
+            made = [(make(), None)]
+        except Exception as error:
+            made = [(None, _sendable(error))]
+    value, failure = gather(made)[0]
+    if failure is not None:
+        raise failure
+    result: Item = value
+    return result
 
 
 def own_share(items: Sequence[Item]) -> Sequence[Item]:
@@ -52,9 +56,50 @@ def gather(items: Sequence[Item]) -> list[Item]:
     """The items of all processes, in the order of their numbers; every process gets all of them."""
     if world() == 1:
         return list(items)
-    from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    PartialState()  # joins the process group
+    join()
     gathered: list[Any] = gather_object(list(items))
     return gathered
+
+
+def exchange_rows(table: Tensor, owned: Sequence[Sequence[int]]) -> None:
+    """Fill in the rows that other processes have made, bit for bit.
+
+    Args:
+        table: (n, ...) on the processor; this process has filled in its own rows.
+        owned: by process, the rows that it has filled in; together every row once.
+    """
+    if world() == 1:
+        return
+    from accelerate.utils import gather as gather_tensors
+
+    most = max(map(len, owned))
+    shown = torch.zeros(most, *table.shape[1:], dtype=table.dtype)
+    shown[: len(owned[rank()])] = table[list(owned[rank()])]
+    by_process = gather_tensors(shown.to(join().device)).cpu().split(most)
+    for rows, found in zip(owned, by_process, strict=True):
+        table[list(rows)] = found[: len(rows)]
+
+
+def join() -> Any:
+    """This process's Accelerate state, in the job's process group.
+
+    Whoever is first must say that there is no GPU, or Accelerate joins no group.
+    """
+    from accelerate import PartialState
+
+    return PartialState(cpu=device().type == "cpu")
+
+
+def leave() -> None:
+    """Close the process group, where there is one; the job is done."""
+    if world() > 1 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error itself where it survives the way to another process, else its text."""
+    if isinstance(error, AlignXError | OSError):
+        return error
+    return RuntimeError(f"the main process failed with {type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from alignx.data.template import TokenisedExample
 from alignx.models.layers import decoder_layers
 from alignx.models.load import BaseModel
 from alignx.progress import progress
+from alignx.runs import processes
 
 _call_in_progress: ContextVar[object] = ContextVar("call_in_progress", default=None)
 
@@ -35,7 +37,7 @@ def last_prompt_states(
     batch_size: int = 16,
     description: str = "",
 ) -> Tensor:
-    """Hidden states of each prompt's last token.
+    """Hidden states of each prompt's last token; several processes read whole batches each, and all get all.
 
     Args:
         base: the model; whatever is folded into it counts.
@@ -49,14 +51,18 @@ def last_prompt_states(
     """
     clipped = [TokenisedExample(list(prompt)[-base.context_tokens :], []) for prompt in prompts]
     states = torch.zeros(len(prompts), len(layers), base.model.config.get_text_config().hidden_size)
-    with _progress(description, len(prompts)) as advance:
-        for rows in rows_by_length([len(prompt.prompt_ids) for prompt in clipped], batch_size):
+    batches = rows_by_length([len(prompt.prompt_ids) for prompt in clipped], batch_size)
+    own = processes.own_share(batches)
+    with _progress(description, sum(map(len, own))) as advance:
+        for rows in own:
             batch = pad_batch(clipped, rows, base.pad_token_id)
             last = batch.attention_mask.sum(dim=1) - 1
             outputs = _layer_outputs(base.model, batch.input_ids, batch.attention_mask, layers)
             for depth, hidden in enumerate(outputs):
                 states[rows, depth] = hidden[torch.arange(len(rows)), last.to(hidden.device)].float().cpu()
             advance(len(rows))
+    owned = [list(chain(*batches[process :: processes.world()])) for process in range(processes.world())]
+    processes.exchange_rows(states, owned)
     return states
 
 

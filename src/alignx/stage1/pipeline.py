@@ -15,6 +15,7 @@ from alignx.models.layers import adapted_modules
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel, resolve_model
 from alignx.progress import notice
+from alignx.runs import processes
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_tensors, write_tensors
@@ -81,7 +82,7 @@ def run_stage1(
             f"{run.root} has a shared expert, which learns from all axes at once; add the axis to the config and use "
             "`alignx run`"
         )
-    if not run.config_path.is_file():
+    if not processes.from_main(run.config_path.is_file):
         lazy.load()  # a base that cannot be used leaves nothing behind
     write_axes(run, prepared, salt=config.split_salt)
     _write_config(config, run)
@@ -201,12 +202,15 @@ def _finish_outputs(config: RunConfig, run: RunDirectory) -> list[Path]:
 
 def _write_config(config: RunConfig, run: RunDirectory) -> None:
     """Keep the config; a rerun from the same one leaves the note of where the run was made as it is."""
-    try:
-        if run.read_config() == config:
-            return
-    except ArtifactError:
-        pass
-    run.write_config(config, describe_environment())
+
+    def is_kept() -> bool:
+        try:
+            return run.read_config() == config
+        except ArtifactError:
+            return False
+
+    if not processes.from_main(is_kept):
+        run.write_config(config, describe_environment())
 
 
 def shared_task_vector(config: RunConfig, run: RunDirectory, base: BaseModel) -> TaskVector | None:

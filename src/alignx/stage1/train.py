@@ -3,7 +3,7 @@
 PEFT wraps the base in place; it is unwrapped again before returning, so the base serves the next axis.
 """
 
-import tempfile
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from alignx.config import Stage1Config
-from alignx.models.fused_lora import fused_lora
 from alignx.models.layers import adapted_modules
 from alignx.models.load import BaseModel
 from alignx.runs import processes
@@ -71,11 +70,12 @@ def train_adapter(
     try:
         with _quiet_about_checkpointing():
             parameters = {name: weight for name, weight in peft_model.named_parameters() if weight.requires_grad}
-            with fused_lora(peft_model):
-                summary = fit(base, parameters, job, config, checkpoints)
+            summary = fit(base, parameters, job, config, checkpoints)
         # PEFT fills in the path the base was read from, which means nothing on another machine.
-        peft_model.peft_config["default"].base_model_name_or_path = base.source.hub_id or base.source.identity
-        _save_adapter(peft_model, adapter_folder)
+        written = peft_model.peft_config["default"]
+        written.base_model_name_or_path = base.source.hub_id or base.source.identity
+        written.target_modules = sorted(written.target_modules)  # a set's order differs from process to process
+        processes.from_main(lambda: _save_adapter(peft_model, adapter_folder))
     finally:
         peft_model.unload()
         if hasattr(base.model, "peft_config"):
@@ -112,20 +112,18 @@ def _quiet_about_checkpointing() -> Iterator[None]:
 
 
 def _save_adapter(peft_model: Any, adapter_folder: Path) -> None:
-    """Save in PEFT's format, whole or not at all; the main process does it."""
-    if not processes.is_main():
-        processes.wait()
-        return
-    adapter_folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".adapter-", dir=adapter_folder.parent) as scratch:
+    """Save in PEFT's format, so that a kill in between leaves no adapter rather than half of one."""
+    scratch = adapter_folder.parent / ".adapter"  # always the same: what a killed run left is not added to
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
         peft_model.save_pretrained(scratch, save_embedding_layers=False)
-        (Path(scratch) / "README.md").unlink(missing_ok=True)  # PEFT's unfilled model card
-        if adapter_folder.exists():
-            for old in adapter_folder.iterdir():
-                old.unlink()
-        adapter_folder.mkdir(exist_ok=True)
+        (scratch / "README.md").unlink(missing_ok=True)  # PEFT's unfilled model card
+        shutil.rmtree(adapter_folder, ignore_errors=True)
+        adapter_folder.mkdir()
         # The weights go last: a folder without them is not an adapter, so a kill in between is noticed.
-        for path in sorted(Path(scratch).iterdir(), key=lambda path: path.suffix == ".safetensors"):
+        for path in sorted(scratch.iterdir(), key=lambda path: path.suffix == ".safetensors"):
             path.chmod(0o644)
             path.replace(adapter_folder / path.name)
-    processes.wait()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

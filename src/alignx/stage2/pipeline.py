@@ -17,6 +17,7 @@ from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel
 from alignx.models.scoring import PromptAnswers, answer_log_probs
 from alignx.progress import notice
+from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_tensors, write_json, write_tensors
 from alignx.stage1.activations import last_prompt_states
@@ -188,7 +189,7 @@ def _fit(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
                 base, gated, mocae, mix, examples, config.stage2, precision=config.stage1.precision, seed=config.seed
             )
     # The settings go last: a mixture without them is not one, so a kill in between is noticed.
-    run.mocae_settings_path.unlink(missing_ok=True)
+    processes.from_main(lambda: run.mocae_settings_path.unlink(missing_ok=True))
     write_tensors(run.mocae_path, mocae.tensors())
     write_json(run.mocae_settings_path, mocae.settings() | {"end_to_end_losses": losses})
     run.mark_done("mocae", inputs)
