@@ -5,8 +5,8 @@ from functools import cached_property
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.models.fingerprint import model_sha256
-from alignx.models.layers import adapted_modules
 from alignx.models.load import BaseModel, load_base
+from alignx.models.support import check_supported
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, write_json
@@ -28,7 +28,7 @@ class LazyBase:
         """The loaded base.
 
         Raises:
-            ModelError: it cannot be loaded, or no layer of it can be adapted.
+            ModelError: it cannot be loaded, or not be aligned (see `check_supported`).
             ArtifactError: its weights are not those the run was made with.
         """
         notice(f"loading {self.config.model}")
@@ -38,7 +38,7 @@ class LazyBase:
             dtype=self.config.dtype,
             revision=self.config.revision,
         )
-        adapted_modules(base.model, self.config.stage1.target_modules)  # raises when nothing can be adapted
+        check_supported(base.model, self.config.stage1.target_modules)
         self.check(base)
         return base
 

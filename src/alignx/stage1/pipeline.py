@@ -11,7 +11,7 @@ from alignx.data.example import Example
 from alignx.data.prepare import data_fingerprint, prepare_axes, read_prepared, read_splits, write_axes
 from alignx.errors import ArtifactError, ConfigError
 from alignx.models.fold import folded
-from alignx.models.layers import adapted_modules
+from alignx.models.layers import adapted_modules, decoder_layers
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel, resolve_model
 from alignx.progress import notice
@@ -237,7 +237,7 @@ def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     vectors = expert_task_vectors(config, run, base)
     k = config.stage1.latent_size
     write_tensors(run.parameter_matrix_path, {axis: parameter_matrix(vector, k) for axis, vector in vectors.items()})
-    layers = depth_layers(config.stage1.depths, len(base.model.get_decoder().layers))
+    layers = depth_layers(config.stage1.depths, len(decoder_layers(base.model)))
     trained = {axis: read_splits(run, axis).train for axis in config.axes}
     states = {
         axis: last_prompt_states(base, encode_prompts(base, examples), layers, description=f"read prompts {axis}")
