@@ -15,8 +15,10 @@ from alignx.models.gated import GatedModel
 from alignx.models.layers import adapted_modules
 from alignx.models.lazy import LazyBase
 from alignx.progress import notice
+from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import write_json
+from alignx.stage1.adapter_files import adapter_files, check_adapter
 from alignx.stage1.pipeline import SHARED, shared_is_current, train_on_all_axes
 from alignx.stage1.task_vector import TaskVector, read_task_vector
 from alignx.stage2.logistic import equal_axis_weights
@@ -52,7 +54,7 @@ def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     ]
     chosen = {"learning_rate": names[best].learning_rate, "epochs": names[best].epochs}
     write_json(folder.parent / "choice.json", {"chosen": chosen, "tried": tried})
-    run.mark_done("choose-joint", inputs)
+    run.mark_done("choose-joint", inputs, *adapter_files(folder), folder.parent / "choice.json")
 
 
 def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
@@ -65,7 +67,8 @@ def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
 
 def read_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> TaskVector:
     """The chosen joint LoRA."""
-    return read_task_vector(run.adapter_folder(JOINT), adapted_modules(lazy.base.model, config.stage1.target_modules))
+    run.check("choose-joint")
+    return read_task_vector(check_adapter(run, JOINT), adapted_modules(lazy.base.model, config.stage1.target_modules))
 
 
 def _adapter_name(config: RunConfig, run: RunDirectory, candidate: Candidate) -> str:
@@ -90,7 +93,7 @@ def _mix_losses(config: RunConfig, run: RunDirectory, lazy: LazyBase, names: Seq
     row_weights = equal_axis_weights(torch.tensor([axes.index(example.axis) for example in examples]), len(axes))
     items = target_items(base, examples, config.evaluate.max_tokens)
     modules = adapted_modules(base.model, config.stage1.target_modules)
-    adapters = {name: read_task_vector(run.adapter_folder(name), modules).updates for name in names}
+    adapters = {name: read_task_vector(check_adapter(run, name), modules).updates for name in names}
     losses = {}
     with GatedModel(base.model, adapters) as gated:
         for number, name in enumerate(names):
@@ -103,6 +106,9 @@ def _mix_losses(config: RunConfig, run: RunDirectory, lazy: LazyBase, names: Seq
 
 def _copy_adapter(run: RunDirectory, name: str) -> None:
     """Copy an adapter into `stage1/joint`; its weights go last, so that a kill in between is noticed."""
+    if not processes.is_main():
+        processes.wait()
+        return
     source, folder = run.adapter_folder(name), run.adapter_folder(JOINT)
     if folder.exists():
         shutil.rmtree(folder)
@@ -110,3 +116,4 @@ def _copy_adapter(run: RunDirectory, name: str) -> None:
     for path in sorted(source.iterdir(), key=lambda path: path.suffix == ".safetensors"):
         shutil.copyfile(path, folder / path.name)
     shutil.copyfile(source.parent / "training.json", folder.parent / "training.json")
+    processes.wait()

@@ -4,12 +4,12 @@ from functools import cached_property
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
+from alignx.models.base_record import read_base_record, write_base_record
 from alignx.models.fingerprint import model_sha256
 from alignx.models.load import BaseModel, load_base
 from alignx.models.support import check_supported
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory
-from alignx.runs.files import read_json, write_json
 
 
 class LazyBase:
@@ -46,15 +46,15 @@ class LazyBase:
         """Compare every tensor's sha256 with `base.json`; write that file when there is none.
 
         Raises:
-            ArtifactError: a tensor differs.
+            ArtifactError: a tensor differs, or that file is damaged.
         """
         tensors = model_sha256(base.model)
         identity = {"model": base.source.identity, "revision": self.config.revision, "dtype": self.config.dtype}
         if not self.run.base_path.is_file():
-            write_json(self.run.base_path, {**identity, "tensors": tensors})
+            write_base_record(self.run, identity, tensors)
             return
-        known = read_json(self.run.base_path)
-        differing = [name for name in tensors if known.get("tensors", {}).get(name) != tensors[name]]
+        known = read_base_record(self.run)
+        differing = sorted(name for name, _ in tensors.items() ^ known["tensors"].items())
         if differing or known.get("dtype") != self.config.dtype:
             raise ArtifactError(
                 f"{self.run.base_path}: the base `{base.source.identity}` is not the one this run was made with "
