@@ -20,6 +20,7 @@ from alignx.models.load import BaseModel
 from alignx.runs import processes
 from alignx.runs.directory import fingerprint
 from alignx.runs.files import write_json
+from alignx.runs.temporaries import SUFFIX, temporary_prefix
 from alignx.stage1.checkpoints import Checkpoints
 from alignx.stage1.loop import TrainingSummary, fit
 from alignx.stage1.schedule import TrainingJob
@@ -118,7 +119,9 @@ def _save_adapter(peft_model: Any, adapter_folder: Path) -> None:
         processes.wait()
         return
     adapter_folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".adapter-", dir=adapter_folder.parent) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix=temporary_prefix("adapter"), suffix=SUFFIX, dir=adapter_folder.parent
+    ) as scratch:
         peft_model.save_pretrained(scratch, save_embedding_layers=False)
         (Path(scratch) / "README.md").unlink(missing_ok=True)  # PEFT's unfilled model card
         if adapter_folder.exists():
