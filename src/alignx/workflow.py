@@ -16,6 +16,7 @@ from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
+from alignx.runs.lock import writing
 from alignx.stage1.pipeline import finish_stage1, run_stage1
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2
@@ -38,14 +39,14 @@ def run_all(config: RunConfig, out: Path, *, data_dir: Path | None = None) -> di
     Raises:
         AlignXError: of the step that could not be done; a rerun goes on from there.
     """
-    run = RunDirectory(out)
-    lazy = LazyBase(config, run)
-    run_stage1(config, run, data_dir=data_dir, lazy=lazy)
-    run_stage2(config, run, lazy=lazy)
-    metrics = run_evaluate(config, run, lazy=lazy)
-    run_showcase(config, run, lazy)
-    write_report(run)
-    return metrics
+    with writing(out) as run:
+        lazy = LazyBase(config, run)
+        run_stage1(config, run, data_dir=data_dir, lazy=lazy)
+        run_stage2(config, run, lazy=lazy)
+        metrics = run_evaluate(config, run, lazy=lazy)
+        run_showcase(config, run, lazy)
+        write_report(run)
+        return metrics
 
 
 def add_axis(
@@ -76,28 +77,37 @@ def add_axis(
         ConfigError: another model or other settings than the run's.
         AlignXError: of the step that could not be done.
     """
-    run = RunDirectory(out)
+    with writing(out) as run:
+        config = _config_with_axis(run, model=model, axis=axis, data=data, seed=seed, settings=settings or {})
+        lazy = LazyBase(config, run)
+        run_stage1(config, run, lazy=lazy, only=axis)
+        if finish:
+            finish_stage1(config, run, lazy)
+
+
+def _config_with_axis(
+    run: RunDirectory, *, model: str, axis: str, data: AxisConfig, seed: int, settings: Mapping[str, Any]
+) -> RunConfig:
+    """The run's config with this axis's data; of a run that is not there yet, a new one."""
     if run.config_path.is_file():
         config = run.read_config()
         if config.model != model:
-            raise ConfigError(f"--model {model}: {out} was made with `{config.model}`; use that model or another --out")
-        asked = {name: value for name, value in (settings or {}).items() if getattr(config.stage1, name) != value}
-        if asked:
-            name = next(iter(asked))
             raise ConfigError(
-                f"{name} {asked[name]}: {out} was made with {getattr(config.stage1, name)}; its experts must agree, so "
-                "use that value or another --out"
+                f"--model {model}: {run.root} was made with `{config.model}`; use that model or another --out"
+            )
+        asked = {name: value for name, value in settings.items() if getattr(config.stage1, name) != value}
+        if asked:
+            name, given = next(iter(asked.items()))
+            raise ConfigError(
+                f"{name} {given}: {run.root} was made with {getattr(config.stage1, name)}; its experts must agree, "
+                "so use that value or another --out"
             )
         document = config.model_dump(mode="json")
     else:
-        stage1 = {"shared_expert": False, **(settings or {})}
+        stage1 = {"shared_expert": False, **settings}
         document = {"model": model, "seed": seed, "axes": {}, "stage1": stage1}
     document["axes"][axis] = data.model_dump(mode="json")
-    config = parse_config(document, source=f"axis `{axis}`")
-    lazy = LazyBase(config, run)
-    run_stage1(config, run, lazy=lazy, only=axis)
-    if finish:
-        finish_stage1(config, run, lazy)
+    return parse_config(document, source=f"axis `{axis}`")
 
 
 def parse_dataset(text: str, *, axis: str | None, instruction: str, splits: SplitSizes) -> tuple[str, AxisConfig]:
@@ -124,18 +134,19 @@ def fit_mixture(out: Path, *, method: str = "mocae") -> None:
     Raises:
         AlignXError: no such run, unknown method, or a step that could not be done.
     """
-    run = RunDirectory(out)
-    config = run.read_config()
-    if method == "mocae":
-        run_stage2(config, run)
-    else:
-        make_merge(config, run, method)
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        if method == "mocae":
+            run_stage2(config, run)
+        else:
+            make_merge(config, run, method)
 
 
 def evaluate(out: Path, *, test_data: Path | None = None) -> dict[str, Any]:
     """Score a run on its test split, or on a folder's rows; see `run_evaluate`."""
-    run = RunDirectory(out)
-    return run_evaluate(run.read_config(), run, test_data=test_data)
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_evaluate(config, run, test_data=test_data)
 
 
 def report(out: Path) -> tuple[Path, Path]:
@@ -144,9 +155,9 @@ def report(out: Path) -> tuple[Path, Path]:
     Raises:
         ArtifactError: not a run directory, or not evaluated yet.
     """
-    run = RunDirectory(out)
-    run.read_config()
-    return write_report(run)
+    RunDirectory(out).read_config()
+    with writing(out) as run:
+        return write_report(run)
 
 
 def check_dial(out: Path, dial: Dial) -> None:

@@ -27,12 +27,18 @@ def test_a_step_is_not_done_when_an_output_is_gone(tmp_path):
     assert run.is_current("train", 1, output)
 
 
-def test_a_damaged_record_is_named(tmp_path):
+@pytest.mark.parametrize("content", ["{", "", "[]", "3", "{}", '{"inputs": "a", "outputs": 3}', "\x00"])
+def test_a_damaged_record_is_named_and_its_step_done_again(tmp_path, capsys, content):
     run = RunDirectory(tmp_path)
     run.mark_done("train", 1)
-    (tmp_path / "steps" / "train.json").write_text("{")
+    (tmp_path / "steps" / "train.json").write_text(content)
     with pytest.raises(ArtifactError, match="train.json: damaged"):
-        run.is_done("train", 1)
+        run.is_current("train", 1)
+    with pytest.raises(ArtifactError, match="train.json: damaged"):
+        run.step_fingerprint("train")
+    assert not run.is_done("train", 1)
+    assert "doing `train` again" in capsys.readouterr().err
+    assert not run.is_current("train", 1)
 
 
 def test_a_steps_fingerprint_is_that_of_its_inputs(tmp_path):

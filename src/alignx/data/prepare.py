@@ -11,7 +11,6 @@ from alignx.data.sources import load_axis
 from alignx.data.splits import SPLITS, AxisSplits, split_examples
 from alignx.errors import ArtifactError
 from alignx.progress import notice
-from alignx.runs import processes
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.files import read_json, read_jsonl, write_json, write_jsonl
 
@@ -53,20 +52,15 @@ def prepare_axes(
 
 def write_axes(run: RunDirectory, prepared: Mapping[str, PreparedAxis], *, salt: str) -> None:
     """Keep prepared axes: `splits.json`, and the examples in `data/<axis>.jsonl`."""
-    for axis in processes.from_main(lambda: _not_kept(run, prepared)):
-        splits = prepared[axis].splits
-        rows = [{"split": split, **asdict(example)} for split in SPLITS for example in splits[split]]
+    document = {"salt": salt, "axes": {axis: data.record for axis, data in prepared.items()}}
+    paths = [run.splits_path, *(_examples_path(run, axis) for axis in prepared)]
+    if run.is_done("data", document, *paths):
+        return
+    for axis, axis_data in prepared.items():
+        rows = [{"split": split, **asdict(example)} for split in SPLITS for example in axis_data.splits[split]]
         write_jsonl(_examples_path(run, axis), rows)
-    write_json(run.splits_path, {"salt": salt, "axes": {axis: data.record for axis, data in prepared.items()}})
-
-
-def _not_kept(run: RunDirectory, prepared: Mapping[str, PreparedAxis]) -> list[str]:
-    before = read_json(run.splits_path)["axes"] if run.splits_path.is_file() else {}
-    return [
-        axis
-        for axis, data in prepared.items()
-        if before.get(axis) != data.record or not _examples_path(run, axis).is_file()
-    ]
+    write_json(run.splits_path, document)
+    run.mark_done("data", document, *paths)
 
 
 def read_prepared(run: RunDirectory, axis: str) -> PreparedAxis:
@@ -75,7 +69,7 @@ def read_prepared(run: RunDirectory, axis: str) -> PreparedAxis:
     Raises:
         ArtifactError: the axis was not prepared, or its file is damaged.
     """
-    return PreparedAxis(read_splits(run, axis), read_json(run.splits_path)["axes"][axis])
+    return PreparedAxis(read_splits(run, axis), _record(run, axis))
 
 
 def read_splits(run: RunDirectory, axis: str) -> AxisSplits:
@@ -93,12 +87,24 @@ def read_splits(run: RunDirectory, axis: str) -> AxisSplits:
             by_split[split].append(Example(**{**row, **lists}))
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{path}: line {number} is damaged ({error}); run `alignx run` again") from error
+    run.check("data")  # last: a line that cannot be read is better named
     return AxisSplits(**by_split)
 
 
 def data_fingerprint(run: RunDirectory, axis: str) -> str:
     """Fingerprint of an axis's prepared examples."""
-    return str(read_json(run.splits_path)["axes"][axis]["fingerprint"])
+    run.check("data")
+    return str(_record(run, axis)["fingerprint"])
+
+
+def _record(run: RunDirectory, axis: str) -> dict[str, Any]:
+    """An axis's entry in `splits.json`."""
+    try:
+        record: dict[str, Any] = read_json(run.splits_path)["axes"][axis]
+        _ = record["fingerprint"], record["splits"]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{run.splits_path}: damaged (no {error}); run `alignx run` again") from error
+    return record
 
 
 def _prepare(

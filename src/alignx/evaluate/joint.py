@@ -18,6 +18,7 @@ from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import write_json
+from alignx.stage1.adapter_files import adapter_files, check_adapter
 from alignx.stage1.pipeline import SHARED, shared_is_current, train_on_all_axes
 from alignx.stage1.task_vector import TaskVector, read_task_vector
 from alignx.stage2.logistic import equal_axis_weights
@@ -53,7 +54,7 @@ def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     ]
     chosen = {"learning_rate": names[best].learning_rate, "epochs": names[best].epochs}
     write_json(folder.parent / "choice.json", {"chosen": chosen, "tried": tried})
-    run.mark_done("choose-joint", inputs)
+    run.mark_done("choose-joint", inputs, *adapter_files(folder), folder.parent / "choice.json")
 
 
 def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
@@ -66,7 +67,8 @@ def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
 
 def read_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> TaskVector:
     """The chosen joint LoRA."""
-    return read_task_vector(run.adapter_folder(JOINT), adapted_modules(lazy.base.model, config.stage1.target_modules))
+    run.check("choose-joint")
+    return read_task_vector(check_adapter(run, JOINT), adapted_modules(lazy.base.model, config.stage1.target_modules))
 
 
 def _adapter_name(config: RunConfig, run: RunDirectory, candidate: Candidate) -> str:
@@ -91,7 +93,7 @@ def _mix_losses(config: RunConfig, run: RunDirectory, lazy: LazyBase, names: Seq
     row_weights = equal_axis_weights(torch.tensor([axes.index(example.axis) for example in examples]), len(axes))
     items = target_items(base, examples, config.evaluate.max_tokens)
     modules = adapted_modules(base.model, config.stage1.target_modules)
-    adapters = {name: read_task_vector(run.adapter_folder(name), modules).updates for name in names}
+    adapters = {name: read_task_vector(check_adapter(run, name), modules).updates for name in names}
     losses = {}
     with GatedModel(base.model, adapters) as gated:
         for number, name in enumerate(names):

@@ -83,12 +83,13 @@ def run_evaluate(
     folder = run.evaluation_folder(name)
     with install_experts(config, run, base, also=also) as gated:
         found = methods(config, run, experts, gated, mocae, signatures)
-        judgements = _judge_all(config, found, items, base, gated, folder)
+        judgements = _judge_all(config, run, found, items, base, gated, folder)
     prompts = collect(judgements)
     routing = mocae.route(signatures)
     metrics = _metrics(config, mocae, routing, signatures, prompts, left_out) | {"name": name}
     write_jsonl(folder / "prompts.jsonl", _prompt_rows(config, mocae, routing, signatures, prompts))
     write_json(folder / "metrics.json", metrics)
+    run.mark_done(f"evaluate-{name}", {}, folder / "prompts.jsonl", folder / "metrics.json")
     return metrics
 
 
@@ -108,6 +109,7 @@ def read_metrics(run: RunDirectory, name: str = TEST) -> dict[str, Any]:
     path = run.evaluation_folder(name) / "metrics.json"
     if not path.is_file():
         raise ArtifactError(f"{run.root}: not evaluated yet; run `alignx evaluate {run.root}`")
+    run.check(f"evaluate-{name}")
     metrics: dict[str, Any] = read_json(path)
     return metrics
 
@@ -132,6 +134,7 @@ def _test_examples(
 
 def _judge_all(
     config: RunConfig,
+    run: RunDirectory,
     found: Sequence[Method],
     items: Sequence[LikelihoodItem],
     base: BaseModel,
@@ -139,8 +142,13 @@ def _judge_all(
     folder: Path,
 ) -> dict[str, list[Judgement]]:
     """Judgements of every method; those kept from before with the same fingerprint are not made again."""
-    path = folder / "judgments.jsonl"
-    kept = _kept_judgements(path)
+    path, step = folder / "judgments.jsonl", f"judge-{folder.name}"
+    try:
+        run.check(step)
+        kept = _kept_judgements(path)
+    except ArtifactError as error:
+        notice(f"{str(error).partition('; ')[0]}; judging again")
+        kept = {}
     shown = [[asdict(item.example), item.answers.prompt_ids, item.answers.answers] for item in items]
     asked = fingerprint([shown, resolved_precision(config.evaluate.precision)])
     keys = {method.name: fingerprint([asked, method.name, method.made_from]) for method in found}
@@ -163,6 +171,7 @@ def _judge_all(
                 judge(method.name, item, scores) for item, scores in zip(items, log_probs, strict=True)
             ]
             write_jsonl(path, [row.row(keys[name]) for name in keys if name in judgements for row in judgements[name]])
+            run.mark_done(step, {}, path)
     return {method.name: judgements[method.name] for method in found}
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError, ConfigError
 from alignx.models.gated import GatedModel
+from alignx.models.head import head_logits
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel
 from alignx.runs import processes
@@ -226,8 +227,8 @@ class AlignX:
                 position_ids=positions.to(self.base.model.device),
                 use_cache=False,
             ).last_hidden_state
-            logits: Tensor = self.base.model.get_output_embeddings()(hidden[:, -1])
-        return logits.float().cpu()
+            logits = head_logits(self.base.model, hidden[:, -1])
+        return logits.cpu()
 
     def _encode(self, text: str, *, room: int) -> tuple[list[int], int]:
         return self._fit_context(self.base.template.encode_prompt(text), room=room)

@@ -46,7 +46,7 @@ def run_showcase(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> list[d
         for setting, answer in zip(settings, answers, strict=True)
     ]
     write_jsonl(path, rows)
-    run.mark_done("showcase", inputs)
+    run.mark_done("showcase", inputs, path)
     return rows
 
 

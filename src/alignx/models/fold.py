@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignx.models.layers import oriented
+
 
 @contextmanager
 def folded(model: Any, updates: Mapping[str, Callable[[], Tensor]]) -> Iterator[None]:
@@ -23,9 +25,11 @@ def folded(model: Any, updates: Mapping[str, Callable[[], Tensor]]) -> Iterator[
     try:
         with torch.no_grad():
             for name, update in updates.items():
-                weight = model.get_submodule(name).weight
+                module = model.get_submodule(name)
+                weight = module.weight
                 originals[name] = weight.detach().clone()
-                weight.copy_((weight.float() + update().to(weight.device).float()).to(weight.dtype))
+                added = oriented(update(), module).to(weight.device)
+                weight.copy_((weight.float() + added.float()).to(weight.dtype))
         yield
     finally:
         with torch.no_grad():

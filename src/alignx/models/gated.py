@@ -34,10 +34,10 @@ class GatedLinear(nn.Module):
         gate: holds the (b, R) weights of the call in progress, or None for the bare base.
     """
 
-    def __init__(self, linear: nn.Linear, updates: list[LowRankUpdate], gate: "ContextVar[_Gate | None]") -> None:
+    def __init__(self, linear: nn.Module, updates: list[LowRankUpdate], gate: "ContextVar[_Gate | None]") -> None:
         super().__init__()
         self.linear = linear
-        like = linear.weight
+        like: Any = linear.weight
         self.a: Tensor
         self.b: Tensor
         self.register_buffer("a", torch.cat([u.a for u in updates]).to(like), persistent=False)
@@ -46,10 +46,11 @@ class GatedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        return self.linear.weight
+        weight: Tensor = self.linear.weight  # type: ignore[assignment]
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, s, in) -> (b, s, out)."""
+        """(b, s, in) -> (b, s, out); or (b s, in) -> (b s, out), as OPT calls its layers."""
         y: Tensor = self.linear(x)
         gate = self._gate.get()
         if gate is None:
@@ -57,9 +58,10 @@ class GatedLinear(nn.Module):
         values, a, b = gate.values, self.a, self.b
         if gate.columns is not None:
             a, b = a[gate.columns], b[:, gate.columns]
-        if x.shape[0] != values.shape[0]:  # beams and returned sequences repeat each row
+        if x.shape[0] != values.shape[0]:  # beams and returned sequences repeat each row, flattened tokens too
             values = values.repeat_interleave(x.shape[0] // values.shape[0], dim=0)
-        low = nn.functional.linear(x, a) * values[:, None, :].to(x.dtype)
+        values = values if x.dim() == 2 else values[:, None, :]
+        low = nn.functional.linear(x, a) * values.to(x.dtype)
         return y + nn.functional.linear(low, b)
 
 
@@ -77,7 +79,7 @@ class GatedModel:
         self._gate: ContextVar[_Gate | None] = ContextVar("gate", default=None)
         first = next(iter(adapters.values()))
         self._ranks = torch.tensor([next(iter(updates.values())).a.shape[0] for updates in adapters.values()])
-        self._originals: dict[str, nn.Linear] = {}
+        self._originals: dict[str, nn.Module] = {}
         for module_name in first:
             linear = model.get_submodule(module_name)
             self._originals[module_name] = linear

@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from alignx.errors import ModelError
+
+# What the architectures of Transformers call their stack: Llama and most, GPT-2 and BLOOM, MPT.
+_STACKS = ("layers", "h", "blocks")
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:
@@ -14,16 +17,19 @@ def decoder_layers(model: Any) -> nn.ModuleList:
     Raises:
         ModelError: the architecture keeps them elsewhere.
     """
-    layers = getattr(model.get_decoder(), "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise ModelError(
-            f"{type(model).__name__} has no `layers` in its decoder; Llama-like architectures are supported"
-        )
-    return layers
+    decoder = model.get_decoder()
+    for name in _STACKS:
+        layers = getattr(decoder, name, None)
+        if isinstance(layers, nn.ModuleList):
+            return layers
+    raise ModelError(
+        f"{type(model).__name__} has no `layers`, `h` or `blocks` in its decoder; use a decoder-only model whose "
+        "layers Transformers keeps under one of these names"
+    )
 
 
-def adapted_modules(model: Any, target_modules: str) -> dict[str, nn.Linear]:
-    """Linear layers that experts adapt, by their full name.
+def adapted_modules(model: Any, target_modules: str) -> dict[str, nn.Module]:
+    """Linear layers that experts adapt, by their full name; GPT-2's transposed `Conv1D` is one too.
 
     Args:
         model: the base.
@@ -34,7 +40,9 @@ def adapted_modules(model: Any, target_modules: str) -> dict[str, nn.Linear]:
     """
     head = model.get_output_embeddings()
     linear = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head
+        name: module
+        for name, module in model.named_modules()
+        if module is not head and (isinstance(module, nn.Linear) or is_transposed(module))
     }
     if target_modules == "all-linear":
         chosen = linear
@@ -47,6 +55,25 @@ def adapted_modules(model: Any, target_modules: str) -> dict[str, nn.Linear]:
             f"{', '.join(sorted(_last_names(linear))) or 'none'}"
         )
     return chosen
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a layer keeps its weight as (in, out), as Transformers' `Conv1D` does."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Conv1D)
+
+
+def oriented(update: Tensor, module: nn.Module) -> Tensor:
+    """A dense (out, in) update as the layer keeps its weight."""
+    return update.T if is_transposed(module) else update
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int]:
+    """(out, in) of a linear layer, whichever way it keeps its weight."""
+    weight: Any = module.weight
+    rows, columns = weight.shape
+    return (int(columns), int(rows)) if is_transposed(module) else (int(rows), int(columns))
 
 
 def _last_names(names: Iterable[str]) -> set[str]:

@@ -4,13 +4,13 @@ from functools import cached_property
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
+from alignx.models.base_record import read_base_record, write_base_record
 from alignx.models.fingerprint import model_sha256
-from alignx.models.layers import adapted_modules
 from alignx.models.load import BaseModel, load_base
+from alignx.models.support import check_supported
 from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
-from alignx.runs.files import read_json, write_json
 
 
 class LazyBase:
@@ -29,7 +29,7 @@ class LazyBase:
         """The loaded base.
 
         Raises:
-            ModelError: it cannot be loaded, or no layer of it can be adapted.
+            ModelError: it cannot be loaded, or not be aligned (see `check_supported`).
             ArtifactError: its weights are not those the run was made with.
         """
         notice(f"loading {self.config.model}")
@@ -39,7 +39,7 @@ class LazyBase:
             dtype=self.config.dtype,
             revision=self.config.revision,
         )
-        adapted_modules(base.model, self.config.stage1.target_modules)  # raises when nothing can be adapted
+        check_supported(base.model, self.config.stage1.target_modules)
         self.check(base)
         return base
 
@@ -47,16 +47,15 @@ class LazyBase:
         """Compare every tensor's sha256 with `base.json`; write that file when there is none.
 
         Raises:
-            ArtifactError: a tensor differs.
+            ArtifactError: a tensor differs, or that file is damaged.
         """
         tensors = model_sha256(base.model)
         identity = {"model": base.source.identity, "revision": self.config.revision, "dtype": self.config.dtype}
-        path = self.run.base_path
-        known = processes.from_main(lambda: read_json(path) if path.is_file() else None)
+        known = processes.from_main(lambda: read_base_record(self.run) if self.run.base_path.is_file() else None)
         if known is None:
-            write_json(path, {**identity, "tensors": tensors})
+            write_base_record(self.run, identity, tensors)
             return
-        differing = [name for name in tensors if known.get("tensors", {}).get(name) != tensors[name]]
+        differing = sorted(name for name, _ in tensors.items() ^ known["tensors"].items())
         if differing or known.get("dtype") != self.config.dtype:
             raise ArtifactError(
                 f"{self.run.base_path}: the base `{base.source.identity}` is not the one this run was made with "

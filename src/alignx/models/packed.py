@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alignx.data.template import TokenisedExample
+from alignx.models.positions import takes_positions
 
 _NAME = "alignx_packed"
 # Packed and alone differ by rounding: a matrix product over more rows may sum in another order.
@@ -92,7 +93,8 @@ def can_pack(model: Any, max_tokens: int) -> bool:
     """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
-    if config._attn_implementation != "sdpa" or (window is not None and window < max_tokens):
+    short_window = window is not None and window < max_tokens
+    if config._attn_implementation != "sdpa" or short_window or not takes_positions(model):
         return False
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randint(0, config.vocab_size, (1, length), generator=generator) for length in (5, 7)]

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from alignx.data.batches import TokenBatch, rows_by_length
 from alignx.models.gated import GatedModel
+from alignx.models.head import head_logits
 from alignx.models.load import BaseModel
+from alignx.models.positions import takes_masks
 from alignx.models.precision import autocast
 from alignx.progress import progress
 from alignx.runs import processes
@@ -45,7 +47,7 @@ def mean_target_nats(model: Any, batch: TokenBatch) -> Tensor:
         use_cache=False,
     ).last_hidden_state
     predicts = batch.target_mask[:, 1:].to(model.device)
-    logits = model.get_output_embeddings()(hidden[:, :-1][predicts]).float()
+    logits = head_logits(model, hidden[:, :-1][predicts])
     targets = batch.input_ids[:, 1:].to(model.device)[predicts]
     nats = nn.functional.cross_entropy(logits, targets, reduction="none")
     rows = predicts.nonzero()[:, 0]
@@ -113,9 +115,11 @@ def _units(
 ) -> tuple[tuple[bool, list[_Unit]], tuple[bool, list[_Unit]]]:
     """Items that can be packed, then the answers of those that cannot.
 
-    Our mask takes the place of the model's own, a sliding window included: a longer sequence is not packed.
+    Our mask takes the place of the model's own, a sliding window included: a longer sequence is not packed; nor is any
+    for a model that takes no masks or positions.
     """
     window = getattr(base.model.config.get_text_config(), "sliding_window", None) or base.context_tokens
+    window = window if takes_masks(base.model) else 0
     packed = [_Unit(row, 0, item) for row, item in enumerate(items) if item.length <= window]
     alone = [
         _Unit(row, number, PromptAnswers(item.prompt_ids, [answer]))
@@ -164,9 +168,8 @@ def _batch_log_probs(base: BaseModel, batch: Sequence[PromptAnswers], *, packed:
         use_cache=False,
     ).last_hidden_state
     rows, at, tokens = (torch.tensor(column, device=device) for column in zip(*predicts, strict=True))
-    logits = base.model.get_output_embeddings()(hidden[rows, at]).float()
+    logits = head_logits(base.model, hidden[rows, at])
     log_probs = (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)).double().cpu()
-    sums = iter(
-        part.sum().item() for part in log_probs.split([length for spans_of_row in spans for length in spans_of_row])
-    )
+    lengths = [length for spans_of_row in spans for length in spans_of_row]
+    sums = iter(part.sum().item() for part in torch.split(log_probs, lengths))
     return [[next(sums) for _ in spans_of_row] for spans_of_row in spans]

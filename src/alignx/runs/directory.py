@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
+from alignx.progress import notice
 from alignx.runs import processes
+from alignx.runs.checksums import file_checksum, matches
 from alignx.runs.files import read_json, write_json, write_text
+from alignx.runs.schema_version import SCHEMA_VERSION, SchemaVersionError, check_schema_version
 
 
 def fingerprint(inputs: Any) -> str:
@@ -77,7 +79,8 @@ class RunDirectory:
 
     def write_config(self, config: RunConfig, environment: Mapping[str, Any]) -> None:
         """Write the resolved config and the environment it ran in."""
-        document = {"config": config.model_dump(mode="json"), "environment": dict(environment)}
+        content = {"config": config.model_dump(mode="json"), "environment": dict(environment)}
+        document = {"schema_version": SCHEMA_VERSION, "checksum": fingerprint(content), **content}
         write_text(self.config_path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> RunConfig:
@@ -99,22 +102,45 @@ class RunDirectory:
             )
         try:
             document = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+            check_schema_version(document, self.config_path)
+            content = {name: document.get(name) for name in ("config", "environment")}
+            if document.get("checksum", fingerprint(content)) != fingerprint(content):
+                raise ValueError("it is not what was written: its checksum differs")
             return RunConfig.model_validate(document["config"]), dict(document.get("environment") or {})
-        except (yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError) as error:
+        except SchemaVersionError:
+            raise
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ArtifactError(
                 f"{self.config_path}: damaged ({reason}); run again from the original config"
             ) from error
 
+    def check_schema(self) -> None:
+        """Refuse a directory that another layout was written into; one without a readable config passes.
+
+        Raises:
+            SchemaVersionError: see `check_schema_version`.
+        """
+        try:
+            self.read_config()
+        except SchemaVersionError:
+            raise
+        except ArtifactError:
+            pass
+
     def is_done(self, step: str, inputs: Any, *outputs: Path) -> bool:
         """`is_current`, for a step that is about to be done otherwise.
 
-        A record that does not fit is dropped: were the step killed half-way, it must not vouch for new files. Of
-        several processes the main one looks and drops, so that all do the step or none.
+        A record that does not fit, or whose files are damaged, is dropped: were the step killed half-way, it must not
+        vouch for new files. Of several processes the main one looks and drops, so that all do the step or none.
         """
 
         def look() -> bool:
-            current = self._is_current(step, inputs, outputs)
+            try:
+                current = self._is_current(step, inputs, outputs)
+            except ArtifactError as error:
+                notice(f"{str(error).partition('; ')[0]}; doing `{step}` again")
+                current = False
             if not current:
                 self._record_path(step).unlink(missing_ok=True)
             return current
@@ -122,23 +148,76 @@ class RunDirectory:
         return processes.from_main(look)
 
     def is_current(self, step: str, inputs: Any, *outputs: Path) -> bool:
-        """Whether a step was finished from these very inputs and its outputs are still there."""
+        """Whether a step was finished from these very inputs and its outputs are still there.
+
+        Raises:
+            ArtifactError: it was, but a file has changed since, or the record is damaged.
+        """
         return processes.from_main(lambda: self._is_current(step, inputs, outputs))
 
     def _is_current(self, step: str, inputs: Any, outputs: Sequence[Path]) -> bool:
-        record = self._record_path(step)
-        if not record.is_file() or not all(path.exists() for path in outputs):
+        record = self._record(step)
+        if record is None or not all(path.exists() for path in outputs) or record["inputs"] != fingerprint(inputs):
             return False
-        return bool(read_json(record).get("inputs") == fingerprint(inputs))
+        self.check(step)
+        return True
 
-    def mark_done(self, step: str, inputs: Any) -> None:
-        """Record that a step was finished from these inputs; written last, so a killed step is not done."""
-        write_json(self._record_path(step), {"step": step, "inputs": fingerprint(inputs)})
+    def mark_done(self, step: str, inputs: Any, *outputs: Path) -> None:
+        """Record that a step was finished from these inputs; written last, so a killed step is not done.
+
+        Args:
+            step: its name.
+            inputs: everything its outputs depend on.
+            outputs: files in this directory; their checksums are recorded, and compared before use.
+        """
+        files = processes.from_main(
+            lambda: {path.relative_to(self.root).as_posix(): file_checksum(path) for path in outputs}
+        )
+        write_json(self._record_path(step), {"step": step, "inputs": fingerprint(inputs), "outputs": files})
+
+    def check(self, step: str) -> None:
+        """Compare a step's files with what it wrote; nothing is done for a step that has no record.
+
+        Raises:
+            ArtifactError: a file is missing or has changed since, or the record is damaged.
+        """
+        record = self._record(step)
+        for name, checksum in (record or {}).get("outputs", {}).items():
+            path = self.root / name
+            if not matches(path, checksum):
+                fault = "is not what was written (its checksum differs)" if path.is_file() else "is missing"
+                raise ArtifactError(f"{path}: {fault}; {self._remedy(step)}")
 
     def step_fingerprint(self, step: str) -> str:
-        """Fingerprint of the inputs a finished step used; empty when it was not run."""
-        record = self._record_path(step)
-        return str(read_json(record)["inputs"]) if record.is_file() else ""
+        """Fingerprint of the inputs a finished step used and the tensors it wrote; empty when it was not run.
+
+        Raises:
+            ArtifactError: the record is damaged.
+        """
+        record = self._record(step)
+        if record is None:
+            return ""
+        tensors = {name: file["sha256"] for name, file in record["outputs"].items() if name.endswith(".safetensors")}
+        return fingerprint([record["inputs"], tensors]) if tensors else str(record["inputs"])
+
+    def _record(self, step: str) -> dict[str, Any] | None:
+        path = self._record_path(step)
+        if not path.is_file():
+            return None
+        record = read_json(path)
+        try:
+            files = {str(name): (file["bytes"], file["sha256"]) for name, file in record.get("outputs", {}).items()}
+            return {
+                "inputs": str(record["inputs"]),
+                "outputs": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in files.items()},
+            }
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path}: damaged ({error!r:.80}); {self._remedy(step)}") from error
+
+    def _remedy(self, step: str) -> str:
+        made_by_stage2 = step in {"finish-stage1", "expert-losses", "mocae"} or step.startswith("merge-")
+        again = f"`alignx stage2 {self.root}`" if made_by_stage2 else "the command that made it (such as `alignx run`)"
+        return f"run {again} again, which makes anew what is missing or damaged"
 
     def _record_path(self, step: str) -> Path:
         return self.root / "steps" / f"{step}.json"

@@ -1,7 +1,9 @@
 """Whole-or-nothing files: json, jsonl, text and safetensors."""
 
+import errno
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +17,19 @@ from torch import Tensor
 
 from alignx.errors import ArtifactError
 from alignx.runs import processes
+from alignx.runs.safetensors_header import check_names_once
+from alignx.runs.temporaries import SUFFIX, temporary_prefix
+
+_DTYPES = {
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+}
 
 _PATIENCE_SECONDS = 30.0
 
@@ -25,6 +40,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Of several processes the main one writes; the others return when the file is there.
 
     Raises:
+        OSError: it cannot be written, such as on a full disk; names the file.
         ArtifactError: a process does not see the file that the main one wrote.
     """
     processes.from_main(lambda: _write_here(path, write))
@@ -34,13 +50,15 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def _write_here(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=temporary_prefix(path.name), suffix=SUFFIX, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         write(temporary)
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except OSError as error:  # a failed write to an open file names no file
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -75,7 +93,20 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write named tensors as safetensors."""
     ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_whole(path, lambda temporary: save_file(ready, temporary, metadata={"format": "pt"}))
+
+    def save(temporary: Path) -> None:
+        try:
+            save_file(ready, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # the writer's own error hides the system's
+            raise OSError(_system_error(str(error)), str(error), str(path)) from error
+
+    write_whole(path, save)
+
+
+def _system_error(message: str) -> int:
+    """Error number in a message of the safetensors writer; a full disk where it says none."""
+    found = re.search(r"os error (\d+)", message)
+    return int(found.group(1)) if found else errno.ENOSPC
 
 
 def read_json(path: Path) -> Any:
@@ -88,7 +119,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the step that makes it again") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: damaged ({error}); remove it and run the step that makes it again") from error
 
 
@@ -109,26 +140,47 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(f"{path}: line {number} is damaged; remove the file and run its step again") from error
     return rows
+
+
+def read_named_tensor(path: Path, name: str) -> Tensor:
+    """The only tensor of a file.
+
+    Raises:
+        ArtifactError: as `read_tensors`, or the file holds others.
+    """
+    tensors = read_tensors(path)
+    if tensors.keys() != {name}:
+        raise ArtifactError(
+            f"{path}: expected one tensor `{name}`, found {', '.join(sorted(tensors))[:80] or 'none'}; remove it and "
+            "run the step that makes it again"
+        )
+    return tensors[name]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read named tensors, all finite.
 
     Raises:
-        ArtifactError: missing, damaged, or a tensor holds NaN or infinity.
+        ArtifactError: missing, damaged, of a dtype that is not computed with, or a tensor holds NaN or infinity.
     """
     try:
         tensors: dict[str, Tensor] = load_file(path)
+        check_names_once(path)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; run the step that makes it again") from None
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path}: damaged ({error}); remove it and run the step that makes it again") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{path}: damaged ({reason}); remove it and run the step that makes it again") from error
     for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise ArtifactError(
+                f"{path}: tensor `{name:.80}` is {tensor.dtype}, which is not computed with; save it as float32"
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(
-                f"{path}: tensor `{name}` holds NaN or infinity; remove the file and run its step again"
+                f"{path}: tensor `{name:.80}` holds NaN or infinity; remove the file and run its step again"
             )
     return tensors

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from alignx.runs.tensor_schema import Spec, check_tensors
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,24 @@ class LatentSpace:
         layers = tuple(int(layer) for layer in tensors["layers"])
         components = tuple(tensors[f"components.{depth}"] for depth in range(len(layers)))
         return cls(layers, tensors["means"], components, tensors["block_scales"])
+
+
+def checked_latent_space(tensors: Mapping[str, Tensor], path: Path) -> LatentSpace:
+    """A latent space from what its file holds; `path` names it in messages.
+
+    Raises:
+        ArtifactError: a tensor is missing, not known, or of another dtype or shape than the others ask for.
+    """
+    depths = tensors["layers"].numel() if "layers" in tensors else 0
+    expected: dict[str, Spec] = {
+        "layers": (torch.int64, (depths,)),
+        "means": (torch.float32, (depths, "hidden")),
+        "block_scales": (torch.float32, (depths,)),
+    }
+    for depth in range(depths):
+        expected[f"components.{depth}"] = (torch.float32, (f"width {depth}", "hidden"))
+    check_tensors(path, tensors, expected)
+    return LatentSpace.from_tensors(tensors)
 
 
 def signature_blocks(signatures: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:

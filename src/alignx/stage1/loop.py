@@ -20,6 +20,7 @@ from alignx.data.batches import pad_batch
 from alignx.data.template import TokenisedExample
 from alignx.errors import TrainingError
 from alignx.models.fused_lora import fused_lora
+from alignx.models.head import head_logits
 from alignx.models.load import BaseModel
 from alignx.models.packed import can_pack, pack, packed_attention, packed_lengths
 from alignx.models.precision import autocast
@@ -77,7 +78,7 @@ class SupervisedLoss(nn.Module):
             with packed_lengths(lengths) if lengths else nullcontext():
                 hidden = self.model.get_decoder()(**inputs, use_cache=False).last_hidden_state
             predicts = target_mask[:, 1:]
-            logits = self.model.get_output_embeddings()(hidden[:, :-1][predicts]).float()
+            logits = head_logits(self.model, hidden[:, :-1][predicts])
         targets = inputs["input_ids"][:, 1:][predicts]
         return nn.functional.cross_entropy(logits, targets, reduction="sum") * share
 

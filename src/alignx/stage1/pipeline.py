@@ -10,8 +10,9 @@ from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.example import Example
 from alignx.data.prepare import data_fingerprint, prepare_axes, read_prepared, read_splits, write_axes
 from alignx.errors import ArtifactError, ConfigError
+from alignx.models.base_record import base_fingerprint
 from alignx.models.fold import folded
-from alignx.models.layers import adapted_modules
+from alignx.models.layers import adapted_modules, decoder_layers
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel, resolve_model
 from alignx.progress import notice
@@ -20,7 +21,8 @@ from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_tensors, write_tensors
 from alignx.stage1.activations import depth_layers, last_prompt_states
-from alignx.stage1.latent import LatentSpace, fit_latent_space
+from alignx.stage1.adapter_files import adapter_files, check_adapter
+from alignx.stage1.latent import LatentSpace, checked_latent_space, fit_latent_space
 from alignx.stage1.parameter_matrix import parameter_matrix
 from alignx.stage1.schedule import TrainingJob
 from alignx.stage1.task_vector import TaskVector, read_task_vector
@@ -124,9 +126,14 @@ def train_on_all_axes(
     examples: list[Example] = [example for axis in config.axes for example in read_splits(run, axis).train]
     job = TrainingJob(name, examples, {}, 0.0, learning_rate, epochs, config.seed)
     train_adapter(
-        lazy.base, job, config.stage1, folder, extra={"axes": list(config.axes)}, made_from=fingerprint(inputs)
+        lazy.base,
+        job,
+        config.stage1,
+        folder,
+        extra={"axes": list(config.axes), "base": base_fingerprint(run)},
+        made_from=fingerprint(inputs),
     )
-    run.mark_done(f"train-{name}", inputs)
+    run.mark_done(f"train-{name}", inputs, *adapter_files(folder))
 
 
 def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str) -> None:
@@ -147,9 +154,9 @@ def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str)
     )
     below = shared_task_vector(config, run, lazy.base)
     with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
-        extra = {"on_top_of": SHARED if below else ""}
+        extra = {"on_top_of": SHARED if below else "", "base": base_fingerprint(run)}
         train_adapter(lazy.base, job, settings, folder, extra=extra, made_from=fingerprint(inputs))
-    run.mark_done(f"train-{axis}", inputs)
+    run.mark_done(f"train-{axis}", inputs, *adapter_files(folder))
 
 
 def shared_is_current(config: RunConfig, run: RunDirectory) -> bool:
@@ -217,13 +224,13 @@ def shared_task_vector(config: RunConfig, run: RunDirectory, base: BaseModel) ->
     """The shared expert's task vector, or none when the run has no shared expert."""
     if not config.stage1.shared_expert:
         return None
-    return read_task_vector(run.adapter_folder(SHARED), adapted_modules(base.model, config.stage1.target_modules))
+    return read_task_vector(check_adapter(run, SHARED), adapted_modules(base.model, config.stage1.target_modules))
 
 
 def expert_task_vectors(config: RunConfig, run: RunDirectory, base: BaseModel) -> dict[str, TaskVector]:
     """Task vectors of all axes, by axis, in the config's order."""
     modules = adapted_modules(base.model, config.stage1.target_modules)
-    return {axis: read_task_vector(run.adapter_folder(axis), modules) for axis in config.axes}
+    return {axis: read_task_vector(check_adapter(run, axis), modules) for axis in config.axes}
 
 
 def dense_updates(task_vector: TaskVector) -> dict[str, Any]:
@@ -241,7 +248,7 @@ def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     vectors = expert_task_vectors(config, run, base)
     k = config.stage1.latent_size
     write_tensors(run.parameter_matrix_path, {axis: parameter_matrix(vector, k) for axis, vector in vectors.items()})
-    layers = depth_layers(config.stage1.depths, len(base.model.get_decoder().layers))
+    layers = depth_layers(config.stage1.depths, len(decoder_layers(base.model)))
     trained = {axis: read_splits(run, axis).train for axis in config.axes}
     states = {
         axis: last_prompt_states(base, encode_prompts(base, examples), layers, description=f"read prompts {axis}")
@@ -263,7 +270,7 @@ def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
                 seen = last_prompt_states(base, injected, layers[-1:], description=f"task matrix {axis}")
             write_tensors(run.task_matrix_path(axis), {"task_matrix": space.project(seen[:, 0], len(layers) - 1)})
     lazy.check(base)
-    run.mark_done("finish-stage1", inputs)
+    run.mark_done("finish-stage1", inputs, *outputs)
 
 
 def encode_prompts(base: BaseModel, examples: Sequence[Example], *, injected: str = "") -> list[list[int]]:
@@ -274,5 +281,10 @@ def encode_prompts(base: BaseModel, examples: Sequence[Example], *, injected: st
 
 
 def read_latent_space(run: RunDirectory) -> LatentSpace:
-    """The latent space of a run."""
-    return LatentSpace.from_tensors(read_tensors(run.latent_path))
+    """The latent space of a run.
+
+    Raises:
+        ArtifactError: it is missing, damaged or not whole.
+    """
+    run.check("finish-stage1")
+    return checked_latent_space(read_tensors(run.latent_path), run.latent_path)

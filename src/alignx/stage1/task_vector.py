@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alignx.errors import ArtifactError
+from alignx.models.layers import linear_shape
 from alignx.models.low_rank import LowRankUpdate
 from alignx.runs.files import read_json, read_tensors
 
@@ -127,7 +128,7 @@ def _trim(update: Tensor, density: float) -> Tensor:
     return trimmed.view_as(update)
 
 
-def read_task_vector(adapter_folder: Path, modules: Mapping[str, nn.Linear] | None = None) -> TaskVector:
+def read_task_vector(adapter_folder: Path, modules: Mapping[str, nn.Module] | None = None) -> TaskVector:
     """Read a PEFT LoRA adapter as a task vector.
 
     Args:
@@ -169,7 +170,7 @@ def read_task_vector(adapter_folder: Path, modules: Mapping[str, nn.Linear] | No
     return TaskVector(updates)
 
 
-def _check_fit(folder: Path, updates: Mapping[str, LowRankUpdate], modules: Mapping[str, nn.Linear]) -> None:
+def _check_fit(folder: Path, updates: Mapping[str, LowRankUpdate], modules: Mapping[str, nn.Module]) -> None:
     stray = sorted(updates.keys() ^ modules.keys())
     if stray:
         raise ArtifactError(
@@ -177,9 +178,9 @@ def _check_fit(folder: Path, updates: Mapping[str, LowRankUpdate], modules: Mapp
             "retrain the adapter on this base"
         )
     for name, update in updates.items():
-        linear = modules[name]
-        if update.a.shape[1] != linear.in_features or update.b.shape[0] != linear.out_features:
+        rows, columns = linear_shape(modules[name])
+        if update.a.shape[1] != columns or update.b.shape[0] != rows:
             raise ArtifactError(
                 f"{folder}: `{name}` updates a {update.b.shape[0]} x {update.a.shape[1]} layer, the base has "
-                f"{linear.out_features} x {linear.in_features}; retrain the adapter on this base"
+                f"{rows} x {columns}; retrain the adapter on this base"
             )

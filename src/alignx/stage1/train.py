@@ -65,10 +65,10 @@ def train_adapter(
         target_modules=sorted(names) if config.target_modules != "all-linear" else "all-linear",
         task_type="CAUSAL_LM",
     )
-    with _quiet_about_checkpointing():
+    with _quiet_peft():
         peft_model = get_peft_model(base.model, lora)
     try:
-        with _quiet_about_checkpointing():
+        with _quiet_peft():
             parameters = {name: weight for name, weight in peft_model.named_parameters() if weight.requires_grad}
             summary = fit(base, parameters, job, config, checkpoints)
         # PEFT fills in the path the base was read from, which means nothing on another machine.
@@ -104,10 +104,11 @@ def train_adapter(
 
 
 @contextmanager
-def _quiet_about_checkpointing() -> Iterator[None]:
-    """Without the notice about an attribute that PEFT and Transformers' own Trainer read (transformers 5.23)."""
+def _quiet_peft() -> Iterator[None]:
+    """Without notices that ask nothing of the user (peft 0.21, transformers 5.23)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out is set to False.*")  # PEFT sets it, as it says
         yield
 
 

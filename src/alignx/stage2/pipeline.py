@@ -19,7 +19,8 @@ from alignx.models.scoring import PromptAnswers, answer_log_probs
 from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
-from alignx.runs.files import read_json, read_tensors, write_json, write_tensors
+from alignx.runs.files import read_json, read_named_tensor, read_tensors, write_json, write_tensors
+from alignx.runs.schema_version import SCHEMA_VERSION, check_schema_version
 from alignx.stage1.activations import last_prompt_states
 from alignx.stage1.latent import LatentSpace
 from alignx.stage1.pipeline import (
@@ -36,6 +37,7 @@ from alignx.stage2.fit import SplitFeatures, fit_mocae
 from alignx.stage2.logistic import equal_axis_weights
 from alignx.stage2.merges import COEFFICIENTS, DARE_DENSITY, TIES_DENSITY, Merge, checked_merge, merged_updates
 from alignx.stage2.mocae import Mocae
+from alignx.stage2.mocae_file import checked_mocae
 
 FOREIGN_DEVELOPMENT_SET = SAMPLE_FOLDER / "foreign_dev.jsonl"
 # Splits whose targets no expert has seen: the only ones whose losses say which expert is best.
@@ -70,9 +72,12 @@ def read_mocae(run: RunDirectory) -> Mocae:
     """
     if not run.mocae_path.is_file():
         raise ArtifactError(f"{run.root}: no mixture yet; run `alignx stage2 {run.root}`")
+    run.check("mocae")
+    settings = read_json(run.mocae_settings_path)
     try:
-        return Mocae.from_state(read_tensors(run.mocae_path), read_json(run.mocae_settings_path))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        check_schema_version(settings, run.mocae_settings_path)
+        return checked_mocae(read_tensors(run.mocae_path), settings, run.mocae_path)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, ArtifactError):
             raise
         reason = " ".join(str(error).split())[:200]
@@ -131,7 +136,7 @@ def score_experts(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     for (split, axis, _), row in zip(examples, losses, strict=True):
         document[split][axis].append(row)
     write_json(path, {"axes": axes, "losses": document})
-    run.mark_done("expert-losses", inputs)
+    run.mark_done("expert-losses", inputs, path)
 
 
 def target_items(base: BaseModel, examples: Sequence[Example], max_tokens: int) -> list[PromptAnswers]:
@@ -191,8 +196,10 @@ def _fit(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     # The settings go last: a mixture without them is not one, so a kill in between is noticed.
     processes.from_main(lambda: run.mocae_settings_path.unlink(missing_ok=True))
     write_tensors(run.mocae_path, mocae.tensors())
-    write_json(run.mocae_settings_path, mocae.settings() | {"end_to_end_losses": losses})
-    run.mark_done("mocae", inputs)
+    write_json(
+        run.mocae_settings_path, {"schema_version": SCHEMA_VERSION, **mocae.settings(), "end_to_end_losses": losses}
+    )
+    run.mark_done("mocae", inputs, run.mocae_path, run.mocae_settings_path)
 
 
 def make_merge(config: RunConfig, run: RunDirectory, method: str, *, lazy: LazyBase | None = None) -> Merge:
@@ -220,7 +227,7 @@ def make_merge(config: RunConfig, run: RunDirectory, method: str, *, lazy: LazyB
         best = min(tried, key=tried.__getitem__)
         merge = Merge(name, best, config.seed, {f"{c:g}": loss for c, loss in tried.items()})
     write_json(path, merge.settings())
-    run.mark_done(f"merge-{name}", inputs)
+    run.mark_done(f"merge-{name}", inputs, path)
     return merge
 
 
@@ -230,6 +237,7 @@ def read_merge(run: RunDirectory, method: str) -> Merge:
     Raises:
         ArtifactError: missing or damaged.
     """
+    run.check(f"merge-{method}")
     settings = read_json(run.merge_path(method))
     try:
         return Merge.from_settings(settings)
@@ -302,7 +310,8 @@ def _check_stage1(config: RunConfig, run: RunDirectory) -> None:
 
 
 def _train_features(config: RunConfig, run: RunDirectory) -> SplitFeatures:
-    signatures = [read_tensors(run.signature_path(axis))["signature"] for axis in config.axes]
+    run.check("finish-stage1")
+    signatures = [read_named_tensor(run.signature_path(axis), "signature") for axis in config.axes]
     ids = [torch.full((rows.shape[0],), number) for number, rows in enumerate(signatures)]
     return SplitFeatures(torch.cat(signatures), torch.cat(ids), torch.empty(0, len(config.axes), dtype=torch.float64))
 
