@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignx.config import RunConfig
+from alignx.config import RunConfig, Stage1Config
 from alignx.models.precision import uses_bf16
 from alignx.models.presets import MODEL_PRESETS
 from alignx.plan import memory
@@ -15,8 +15,9 @@ from alignx.plan.work import Tokens, count_tokens, forward_operations, target_sh
 
 # Share of a matrix product's speed that training reaches; measured on SmolLM2 on a processor (docs/plan.md).
 UTILISATION = 0.25
-# Share of a plan's device memory that is left to everything else.
+# Share of the memory that a setting may need and still fit; the rest is the system's.
 _MARGIN = 0.9
+_WAYS = [*(("lora", storage) for storage in memory.STORAGES), ("full", "bfloat16"), ("full", "float32")]
 _ANSWER_PROMPT, _ANSWER_NEW = 512, 256
 # Axes whose examples fill a pass longest first: its targets' share is above the mean's; measured (docs/plan.md).
 _FULLEST_PASS = 1.3
@@ -86,9 +87,14 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
     bf16 = uses_bf16(settings.precision) or machine.device == "cuda" and settings.precision != "float32"
     runtime = memory.RUNTIME_BYTES if machine.device == "cpu" else memory.CUDA_CONTEXT_BYTES
     work = training_pass(config, style, bf16=bf16)
+    activations = {
+        (method, dtype): training_bytes(model_config, dtype, method, settings.rank, settings.target_modules, work)
+        for method in ("lora", "full")
+        for dtype in ("float32", "bfloat16")
+    }
     fits = [
-        _fit(config, model_config, shapes, machine, method, storage, work, runtime)
-        for method, storage in [*(("lora", storage) for storage in memory.STORAGES), *_full_storages()]
+        _fit(shapes, machine, method, storage, activations[method, _computed_in(storage)], runtime, settings)
+        for method, storage in _WAYS
     ]
     return Plan(
         model=config.model,
@@ -115,8 +121,9 @@ def training_pass(config: RunConfig, style: str, *, bf16: bool) -> Pass:
     return Pass(total, round(share * total), rows, bf16)
 
 
-def _full_storages() -> list[tuple[str, str]]:
-    return [("full", "bfloat16"), ("full", "float32")]
+def _computed_in(storage: str) -> str:
+    """The dtype of a base's products: quantised weights are multiplied in bfloat16."""
+    return storage if storage in {"float32", "bfloat16"} else "bfloat16"
 
 
 def _style(config: RunConfig) -> str:
@@ -126,18 +133,14 @@ def _style(config: RunConfig) -> str:
 
 
 def _fit(
-    config: RunConfig,
-    model_config: Any,
     shapes: ModelShapes,
     machine: Machine,
     method: str,
     storage: str,
-    work: Pass,
+    activations: int,
     runtime: int,
+    settings: Stage1Config,
 ) -> Fit:
-    settings = config.stage1
-    dtype = storage if storage in {"float32", "bfloat16"} else "bfloat16"
-    activations = training_bytes(model_config, dtype, method, settings.rank, settings.target_modules, work)
     need = memory.training(
         shapes,
         method=method,
@@ -147,7 +150,7 @@ def _fit(
         shared_expert=settings.shared_expert,
         shards=machine.devices,
     )
-    return Fit(method, storage, storage == dtype, need, need.total <= _MARGIN * machine.memory)
+    return Fit(method, storage, storage == _computed_in(storage), need, need.total <= _MARGIN * machine.memory)
 
 
 def _needs(

@@ -50,7 +50,7 @@ def weight_bytes(shapes: ModelShapes, storage: str) -> int:
 
 
 def loading(shapes: ModelShapes, storage: str) -> Need:
-    """Reading the weights into main memory; the largest tensor is there twice more, in float32, while it is converted."""
+    """Reading the weights into main memory; the largest tensor is there twice more, in float32, for a moment."""
     parts = {
         "runtime": RUNTIME_BYTES,
         "base weights": weight_bytes(shapes, storage),

@@ -75,8 +75,10 @@ def target_share(config: RunConfig, style: str) -> float:
 
 
 def forward_operations(shapes: ModelShapes, share: float) -> float:
-    """Operations a token of a forward pass: two a weight; the head counts for target tokens only; attention's are left
-    out, which at a few hundred tokens are a few per cent."""
+    """Operations a token of a forward pass: two a weight, the head's for target tokens only.
+
+    Attention's own products are left out.
+    """
     return 2.0 * (shapes.adapted_values + share * shapes.head_values)
 
 

@@ -24,14 +24,17 @@ def main(micro_batch_tokens: int, precision: str) -> None:
     examples = load_axis("helpful", AxisConfig(dataset="alpaca", source="sample"), data_dir=None, seed=0).examples
     base = load_base("smollm2-135m")
     loading = peak()
-    settings = Stage1Config(micro_batch_tokens=micro_batch_tokens, precision=precision, batch_size=1000)
-    lengths = [
-        len(e.prompt_ids) + len(e.target_ids)
-        for e in training_steps(job(examples), base.template, settings)[0].examples
-    ]
-    count = next(n for n in range(1, len(examples) + 1) if sum(lengths[:n]) > 1.1 * micro_batch_tokens)
+    settings = Stage1Config(
+        micro_batch_tokens=micro_batch_tokens,
+        max_tokens=min(512, micro_batch_tokens),
+        precision=precision,  # type: ignore[arg-type]
+        batch_size=1000,
+    )
+    count = 1
+    while training_steps(job(examples[:count]), base.template, settings)[0].n_tokens < 1.1 * micro_batch_tokens:
+        count += 1
     chosen = job(examples[:count])
-    targets = sum(len(e.target_ids) for e in training_steps(chosen, base.template, settings)[0].examples)
+    targets = training_steps(chosen, base.template, settings)[0].n_targets
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         summary = train_adapter(base, chosen, settings, Path(folder) / "adapter", extra={})
