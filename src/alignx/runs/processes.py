@@ -42,6 +42,7 @@ def from_main(make: Callable[[], Item]) -> Item:
             made = [(None, _sendable(error))]
     value, failure = gather(made)[0]
     if failure is not None:
+        failure.is_mains = True  # type: ignore[attr-defined]  # that process says it; the others need not
         raise failure
     result: Item = value
     return result
