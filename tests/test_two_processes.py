@@ -37,7 +37,7 @@ def run(*words: str | Path) -> tuple[int, str]:
         start_new_session=True,
     )
     try:
-        output = process.communicate(timeout=280)[0]
+        output = process.communicate(timeout=580)[0]
     finally:
         try:
             os.killpg(process.pid, signal.SIGKILL)

@@ -42,7 +42,7 @@ def _save_and_stop(self, state, parameters, optimizer, save=Checkpoints.save):
 
 
 def _shard_from_now_on() -> None:
-    processes.join()
+    joined = processes.join()
     Accelerator(cpu=True, mixed_precision="no")
     state = AcceleratorState()
     state.fsdp_plugin = FullyShardedDataParallelPlugin(
@@ -51,7 +51,7 @@ def _shard_from_now_on() -> None:
         reshard_after_forward=True,
         cpu_ram_efficient_loading=False,
     )
-    state.distributed_type = DistributedType.FSDP
+    joined.distributed_type = DistributedType.FSDP  # every AcceleratorState copies it from here
 
 
 def main() -> None:
