@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="alignx", standalone_mode=False)
     except AlignXError as error:
-        return _fail(str(error))
+        return _fail(str(error), error)
     except TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "alignx"
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        return _fail(f"{error.filename}: {error.strerror}; check the path, its permissions and the free space")
+        return _fail(f"{error.filename}: {error.strerror}; check the path, its permissions and the free space", error)
     if world() > 1:
         from alignx.runs import processes
 
@@ -62,8 +62,10 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, error: Exception | None = None) -> int:
     if not is_main():
+        if getattr(error, "is_mains", False):
+            return 2
         # The main process mostly fails for the same reason and says so first; the launcher then ends this one.
         time.sleep(_MAIN_FIRST_SECONDS)
     sys.stderr.write(f"error: {' '.join(message.split())}\n")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from alignx.errors import AlignXError
+from alignx.errors import AlignXError, ConfigError
 from alignx.ranks import is_main, rank, world
 
 __all__ = ["device", "exchange_rows", "from_main", "gather", "is_main", "join", "leave", "own_share", "rank", "world"]
@@ -42,6 +42,7 @@ def from_main(make: Callable[[], Item]) -> Item:
             made = [(None, _sendable(error))]
     value, failure = gather(made)[0]
     if failure is not None:
+        failure.is_mains = True  # type: ignore[attr-defined]  # that process says it; the others need not
         raise failure
     result: Item = value
     return result
@@ -86,10 +87,19 @@ def join() -> Any:
     """This process's Accelerate state, in the job's process group.
 
     Whoever is first must say that there is no GPU, or Accelerate joins no group.
+
+    Raises:
+        ConfigError: the launch config asks for DeepSpeed, which is not installed.
     """
     from accelerate import PartialState
 
-    return PartialState(cpu=device().type == "cpu")
+    try:
+        return PartialState(cpu=device().type == "cpu")
+    except ImportError as error:
+        raise ConfigError(
+            f"Accelerate cannot start this job ({error}); install what it names, e.g. `pip install deepspeed`, or take "
+            "another config of configs/accelerate"
+        ) from error
 
 
 def leave() -> None:

@@ -114,10 +114,14 @@ class Checkpoints:
         self, folder: Path, shapes: dict[str, torch.Size]
     ) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]]:
         manifest = read_json(folder / _MANIFEST)
-        if manifest["job"] != self.job:
+        try:
+            job, sha256 = manifest["job"], {name: manifest["sha256"][name] for name in (_WEIGHTS, _MOMENTS, _STATE)}
+        except (KeyError, TypeError):
+            raise ArtifactError(f"`{_MANIFEST}` is damaged") from None
+        if job != self.job:
             raise ArtifactError("it belongs to a training with other data or settings")
-        for name in (_WEIGHTS, _MOMENTS, _STATE):
-            if not (folder / name).is_file() or manifest["sha256"][name] != _sha256(folder / name):
+        for name, expected in sha256.items():
+            if not (folder / name).is_file() or _sha256(folder / name) != expected:
                 raise ArtifactError(f"`{name}` is missing or damaged")
         document: dict[str, Any] = read_json(folder / _STATE)
         state = TrainingState(int(document["step"]), list(document["losses"]), float(document["seconds"]))
