@@ -56,7 +56,7 @@ class PromptTemplate:
         if style == "chat" and not has_chat:
             raise ModelError("the model has no chat template; set `template: alpaca` (or `auto`)")
         chosen = "chat" if style in {"auto", "chat"} and has_chat else "alpaca"
-        end_token_id = _chat_end_token(tokenizer) if chosen == "chat" else tokenizer.eos_token_id
+        end_token_id = _chat_end_token(tokenizer) if chosen == "chat" else None
         if end_token_id is None:
             end_token_id = tokenizer.eos_token_id
         if end_token_id is None:
@@ -127,10 +127,21 @@ class PromptTemplate:
 
 
 def _chat_end_token(tokenizer: Any) -> int | None:
-    """The first special token that the template writes after an assistant turn."""
+    """The first control token that the template writes after an assistant turn; none when it writes none.
+
+    Raises:
+        ModelError: the template fails, or does not show the turn as it was written.
+    """
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
-    after = text.rsplit(_MARK, 1)[-1]
-    special = set(tokenizer.all_special_ids)
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception as error:  # a template is a program of its own: any of its faults comes out here
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"the chat template refuses a conversation ({reason}); set `template: alpaca`") from error
+    _, mark, after = text.rpartition(_MARK)
+    if not mark:
+        raise ModelError("the chat template changes the text of an assistant turn; set `template: alpaca`")
+    control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    blank = {token for token in control if not str(tokenizer.convert_ids_to_tokens(token)).strip()}
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]
-    return next((int(token) for token in ids if token in special), None)
+    return next((int(token) for token in ids if token in control - blank), None)
