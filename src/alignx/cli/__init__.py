@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Errors are one line on the error stream and exit code 2."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -7,6 +8,8 @@ from collections.abc import Sequence
 from alignx.errors import AlignXError
 
 INTERRUPTED = 130
+# What the system says about a disk rather than a file; an open file's write names no file.
+_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,9 +50,10 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _DISK_FAULTS:
             raise
-        return _fail(f"{error.filename}: {error.strerror}; check the path, its permissions and the free space")
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}; check the path, its permissions and the free space")
     return 0
 
 

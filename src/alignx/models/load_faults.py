@@ -24,8 +24,8 @@ def explain(name: str, location: str, error: Exception) -> str:
             )
     elif _offline():
         return (
-            f"model `{name}`: not in the local cache, and HF_HUB_OFFLINE is set; unset it to download {location}, or give "
-            "a local folder"
+            f"model `{name}`: not in the local cache, and HF_HUB_OFFLINE is set; unset it to download {location}, or "
+            "give a local folder"
         )
     elif "model.safetensors" in text:
         return (

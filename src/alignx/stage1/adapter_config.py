@@ -41,7 +41,7 @@ def read_lora_settings(folder: Path) -> LoraSettings:
     Raises:
         ArtifactError: a file is missing or damaged, weights are pickled, or a key means what is not supported.
     """
-    _check_not_pickled(folder)
+    check_not_pickled(folder)
     path = folder / "adapter_config.json"
     settings = read_json(path)
     if not isinstance(settings, dict):
@@ -53,7 +53,12 @@ def read_lora_settings(folder: Path) -> LoraSettings:
     return LoraSettings(int(rank), alpha / (rank**0.5 if settings.get("use_rslora") else rank))
 
 
-def _check_not_pickled(folder: Path) -> None:
+def check_not_pickled(folder: Path) -> None:
+    """Refuse a folder whose weights are there as a pickle only.
+
+    Raises:
+        ArtifactError: they are.
+    """
     if (folder / "adapter_model.safetensors").is_file():
         return
     pickled = next((name for name in _PICKLES if (folder / name).is_file()), None)
