@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     from alignx.cli.app import app
 
     try:
-        app(args=list(arguments), prog_name="alignx", standalone_mode=False)
+        outcome = app(args=list(arguments), prog_name="alignx", standalone_mode=False)
     except AlignXError as error:
         return _fail(str(error))
     except TyperException as error:
@@ -44,8 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exit as stop:
         return stop.exit_code
     except (Abort, KeyboardInterrupt):
-        sys.stderr.write("interrupted; the same command goes on from the last finished step\n")
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -54,7 +53,15 @@ def run(arguments: Sequence[str]) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror}; check the path, its permissions and the free space")
-    return 0
+    # Typer gives an interrupt, and an exit that a command asks for, back as the command's own result.
+    if outcome == INTERRUPTED:
+        return _interrupted()
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _interrupted() -> int:
+    sys.stderr.write("interrupted; the same command goes on from the last finished step\n")
+    return INTERRUPTED
 
 
 def _fail(message: str) -> int:
