@@ -174,7 +174,7 @@ def test_a_mixture_with_a_wrong_tensor_names_it(copied, change, says: str) -> No
     ("change", "says"),
     [
         (_without("means"), "tensor `means` is missing"),
-        (_without("layers"), "is missing"),
+        (_without("layers"), "tensor `layers` is missing"),
         (_without("components.1"), "tensor `components.1` is missing"),
         (_more, "tensor `stray` does not belong there"),
         (_put("means", _nan), "tensor `means` holds NaN"),
