@@ -137,6 +137,35 @@ def test_other_test_data_leaves_trained_prompts_out(
     assert metrics["loss"]["alignx"] == pytest.approx(own["loss"]["alignx"])
 
 
+def _flip_last_digit(path: Path) -> bytes:
+    """Change a figure; the file stays well-formed. Returns what it held before."""
+    before = path.read_bytes()
+    at = next(n for n in range(len(before) - 1, -1, -1) if chr(before[n]).isdigit())
+    path.write_bytes(before[:at] + bytes([before[at] ^ 1]) + before[at + 1 :])
+    return before
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "prompts.jsonl"])
+def test_figures_that_have_changed_since_are_not_reported(
+    done: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = done / "eval" / "test" / name
+    before = _flip_last_digit(path)
+    try:
+        assert run(["report", str(done)]) == 2
+        assert f"{name}: is not what was written (its checksum differs)" in capsys.readouterr().err
+    finally:
+        path.write_bytes(before)
+
+
+def test_judgements_that_have_changed_since_are_made_anew(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = done / "eval" / "test" / "judgments.jsonl"
+    before = _flip_last_digit(path)
+    assert run(["evaluate", str(done)]) == 0
+    assert "judgments.jsonl: is not what was written (its checksum differs); judging again" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("method", ["uniform", "negate", "ties"])
 def test_stage2_makes_merges(done: Path, method: str) -> None:
     assert run(["stage2", str(done), "--method", method]) == 0

@@ -188,13 +188,81 @@ def test_damaged_factors_are_refused(adapter, changed, fault):
         {"rank_pattern": {"q": 4}},
         {"alpha_pattern": {"q": 60}},
         {"r": None},
+        {"r": 0},
+        {"r": 1.5},
+        {"r": True},
+        {"r": 10**400},
         {"lora_alpha": "many"},
+        {"lora_alpha": float("nan")},
+        {"task_type": "SEQ_CLS"},
+        {"task_type": ["CAUSAL_LM"]},
+        {"init_lora_weights": "pissa_niter_16"},
+        {"init_lora_weights": {"a": 1}},
     ],
 )
 def test_settings_of_another_kind_are_refused(adapter, changed):
     settings = {key: value for key, value in {**_SETTINGS, **changed}.items() if value is not None}
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
-    with pytest.raises(ArtifactError):
+    with pytest.raises(ArtifactError, match="adapter_config.json: "):
+        read_task_vector(adapter)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("bias", "all"),
+        ("lora_bias", True),
+        ("modules_to_save", ["lm_head"]),
+        ("layers_to_transform", [0]),
+        ("layer_replication", [[0, 1]]),
+        ("trainable_token_indices", [1]),
+        ("alora_invocation_tokens", [1]),
+        ("target_parameters", ["experts"]),
+        ("invented_by_a_later_peft", 0.5),
+    ],
+)
+def test_a_key_that_changes_the_meaning_is_named(adapter, key, value):
+    (adapter / "adapter_config.json").write_text(json.dumps({**_SETTINGS, key: value}))
+    with pytest.raises(ArtifactError, match=f"`{key}` is .* which changes what the factors mean"):
+        read_task_vector(adapter)
+
+
+@pytest.mark.parametrize("value", [None, False, [], {}, "", "none"])
+def test_an_unknown_key_that_says_nothing_is_passed_over(adapter, value):
+    (adapter / "adapter_config.json").write_text(json.dumps({**_SETTINGS, "invented_by_a_later_peft": value}))
+    assert read_task_vector(adapter).updates["layers.0.q"].scale == 3.0
+
+
+def test_what_peft_itself_writes_is_read(adapter):
+    from peft import LoraConfig
+
+    LoraConfig(r=2, lora_alpha=6, target_modules=["q"], task_type="CAUSAL_LM").save_pretrained(adapter)
+    assert read_task_vector(adapter).updates["layers.0.q"].scale == 3.0
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '"LORA"', "null"])
+def test_settings_that_are_no_object_are_refused(adapter, content):
+    (adapter / "adapter_config.json").write_text(content)
+    with pytest.raises(ArtifactError, match="expected an object"):
+        read_task_vector(adapter)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_factors_that_are_no_floating_point_numbers_are_refused(adapter, dtype):
+    _rewrite(adapter, A=torch.ones(2, 3, dtype=dtype))
+    with pytest.raises(ArtifactError, match="not two matrices of floating-point numbers"):
+        read_task_vector(adapter)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_factors_of_any_floating_point_dtype_are_read(adapter, dtype):
+    _rewrite(adapter, A=torch.ones(2, 3, dtype=dtype), B=torch.ones(4, 2, dtype=dtype))
+    assert read_task_vector(adapter).updates["layers.0.q"].dense().dtype == torch.float32
+
+
+def test_factors_of_another_number_of_dimensions_are_refused(adapter):
+    _rewrite(adapter, A=torch.ones(2))
+    with pytest.raises(ArtifactError, match="not two matrices"):
         read_task_vector(adapter)
 
 
@@ -207,7 +275,7 @@ def test_factors_of_another_rank_than_the_settings_say_are_refused(adapter):
 def test_a_pickle_is_never_opened(adapter):
     (adapter / "adapter_model.safetensors").unlink()
     torch.save({_KEY.format("A"): torch.randn(2, 3)}, adapter / "adapter_model.bin")
-    with pytest.raises(ArtifactError, match="adapter_model.safetensors: missing"):
+    with pytest.raises(ArtifactError, match="adapter_model.bin: is a pickle.* save it with `save_pretrained`"):
         read_task_vector(adapter)
 
 

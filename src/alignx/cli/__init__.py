@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Errors are one line on the error stream and exit code 2."""
 
+import errno
 import os
 import sys
 import time
@@ -10,6 +11,8 @@ from alignx.ranks import is_main, world
 
 INTERRUPTED = 130
 _MAIN_FIRST_SECONDS = 3.0
+# What the system says about a disk rather than a file; an open file's write names no file.
+_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     if not is_main():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # one process of several prints
     try:
-        app(args=list(arguments), prog_name="alignx", standalone_mode=False)
+        outcome = app(args=list(arguments), prog_name="alignx", standalone_mode=False)
     except AlignXError as error:
         return _fail(str(error), error)
     except TyperException as error:
@@ -46,20 +49,28 @@ def run(arguments: Sequence[str]) -> int:
     except Exit as stop:
         return stop.exit_code
     except (Abort, KeyboardInterrupt):
-        sys.stderr.write("interrupted; the same command goes on from the last finished step\n")
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _DISK_FAULTS:
             raise
-        return _fail(f"{error.filename}: {error.strerror}; check the path, its permissions and the free space", error)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}; check the path, its permissions and the free space", error)
     if world() > 1:
         from alignx.runs import processes
 
         processes.leave()
-    return 0
+    # Typer gives an interrupt, and an exit that a command asks for, back as the command's own result.
+    if outcome == INTERRUPTED:
+        return _interrupted()
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _interrupted() -> int:
+    sys.stderr.write("interrupted; the same command goes on from the last finished step\n")
+    return INTERRUPTED
 
 
 def _fail(message: str, error: Exception | None = None) -> int:

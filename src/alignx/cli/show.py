@@ -1,5 +1,6 @@
 """What the commands print on the output stream."""
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def show_showcase(out: Path) -> None:
     table = Table(title=Text(f"“{rows[0]['prompt']}”"), box=box.SIMPLE_HEAD, padding=(0, 1))
     for row in rows:
         table.add_column(Text(row["setting"]), ratio=1)
-    table.add_row(*(Text(row["answer"] + ("" if row["finished"] else " …")) for row in rows))
+    table.add_row(*(Text(printable(row["answer"]) + ("" if row["finished"] else " …")) for row in rows))
     table.add_section()
     table.add_row(*(Text(weights_line(row["pi"]), style="dim") for row in rows))
     _console().print(table)
@@ -51,7 +52,7 @@ def show_answer(answer: Answer) -> None:
     """An answer and the weights it was given."""
     weights = answer.weights
     console = _console()
-    console.print(Text(answer.text), soft_wrap=True)
+    console.print(Text(printable(answer.text)), soft_wrap=True)
     console.print()
     console.print(f"weights: {weights_line(weights.pi)}; strength {weights.scale:.2f}", markup=False, soft_wrap=True)
     console.print(f"prompt is like: {weights_line(weights.axis_probs)}", markup=False, soft_wrap=True)
@@ -62,6 +63,11 @@ def show_answer(answer: Answer) -> None:
         console.print(f"the prompt's first {answer.prompt_cut} tokens did not fit the context", soft_wrap=True)
     if not answer.finished:
         console.print("cut at --max-new-tokens", soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """A model's text without control characters, which a terminal would obey; line ends and tabs stay."""
+    return "".join(letter for letter in text if letter in "\n\t" or unicodedata.category(letter) != "Cc")
 
 
 def weights_line(weights: dict[str, float]) -> str:

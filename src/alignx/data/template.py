@@ -35,11 +35,13 @@ class PromptTemplate:
         tokenizer: a Transformers tokenizer.
         style: `chat` (the tokenizer's own template) or `alpaca`.
         end_token_id: the token that ends an answer.
+        unmarked_controls: texts of control tokens that the tokenizer does not mark as special, so does not split.
     """
 
     tokenizer: Any
     style: str
     end_token_id: int
+    unmarked_controls: tuple[str, ...] = ()
 
     @classmethod
     def for_tokenizer(cls, tokenizer: Any, style: str = "auto") -> "PromptTemplate":
@@ -56,12 +58,13 @@ class PromptTemplate:
         if style == "chat" and not has_chat:
             raise ModelError("the model has no chat template; set `template: alpaca` (or `auto`)")
         chosen = "chat" if style in {"auto", "chat"} and has_chat else "alpaca"
-        end_token_id = _chat_end_token(tokenizer) if chosen == "chat" else tokenizer.eos_token_id
+        end_token_id = _chat_end_token(tokenizer) if chosen == "chat" else None
         if end_token_id is None:
             end_token_id = tokenizer.eos_token_id
         if end_token_id is None:
             raise ModelError("the tokenizer has no end-of-sequence token; set `tokenizer.eos_token` and save it again")
-        return cls(tokenizer=tokenizer, style=chosen, end_token_id=int(end_token_id))
+        unmarked = _unmarked_controls(tokenizer, int(end_token_id))
+        return cls(tokenizer=tokenizer, style=chosen, end_token_id=int(end_token_id), unmarked_controls=tuple(unmarked))
 
     def encode_prompt(self, instruction: str, *, input: str = "", injected: str = "") -> list[int]:
         """Token ids of everything before the answer.
@@ -122,15 +125,48 @@ class PromptTemplate:
         return [int(bos), *ids] if adds_bos else ids
 
     def _plain_ids(self, text: str) -> list[int]:
-        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return [int(token) for token in encoded["input_ids"]]
+        pieces = [text]
+        for control in self.unmarked_controls:  # cut after its first letter, so that it is never read as one
+            pieces = [part for piece in pieces for part in _cut_inside(piece, control)]
+        encoded = [self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True) for piece in pieces]
+        return [int(token) for part in encoded for token in part["input_ids"]]
+
+
+def _cut_inside(text: str, control: str) -> list[str]:
+    first, *others = text.split(control)
+    parts = [first]
+    for other in others:
+        parts[-1] += control[0]
+        parts.append(control[1:] + other)
+    return parts
+
+
+def _unmarked_controls(tokenizer: Any, end_token_id: int) -> list[str]:
+    """Added tokens that the chat template writes, or that end an answer, without being marked as special."""
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    return sorted(
+        token.content
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if not token.special and token.content.strip() and (token.content in template or number == end_token_id)
+    )
 
 
 def _chat_end_token(tokenizer: Any) -> int | None:
-    """The first special token that the template writes after an assistant turn."""
+    """The first control token that the template writes after an assistant turn; none when it writes none.
+
+    Raises:
+        ModelError: the template fails, or does not show the turn as it was written.
+    """
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
-    after = text.rsplit(_MARK, 1)[-1]
-    special = set(tokenizer.all_special_ids)
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception as error:  # a template is a program of its own: any of its faults comes out here
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"the chat template refuses a conversation ({reason}); set `template: alpaca`") from error
+    _, mark, after = text.rpartition(_MARK)
+    if not mark:
+        raise ModelError("the chat template changes the text of an assistant turn; set `template: alpaca`")
+    control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    blank = {token for token in control if not str(tokenizer.convert_ids_to_tokens(token)).strip()}
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]
-    return next((int(token) for token in ids if token in special), None)
+    return next((int(token) for token in ids if token in control - blank), None)

@@ -14,6 +14,7 @@ import torch
 
 from alignx.data.template import PromptTemplate
 from alignx.errors import ModelError
+from alignx.models.load_faults import explain
 from alignx.models.presets import MODEL_PRESETS
 from alignx.runs import processes
 
@@ -115,13 +116,11 @@ def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revi
     with _quiet_loading():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
-            model = AutoModelForCausalLM.from_pretrained(source.location, dtype=getattr(torch, dtype), **options)
+            # Without this, Transformers reads a pickle where it finds no safetensors.
+            weights = options if source.gguf_file else {**options, "use_safetensors": True}
+            model = AutoModelForCausalLM.from_pretrained(source.location, dtype=getattr(torch, dtype), **weights)
         except Exception as error:  # Transformers raises many types for one cause: it could not be loaded
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(
-                f"model `{name}` cannot be loaded from {source.location} ({type(error).__name__}: {reason}); "
-                "check the name and the network, or give a local folder"
-            ) from error
+            raise ModelError(explain(name, source.location, error)) from error
     _clear_gguf_marks(model)
     _settle_padding(tokenizer, model)
     model.to(processes.device())

@@ -7,7 +7,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alignx.errors import ArtifactError, ConfigError
@@ -72,8 +72,9 @@ def _acquire(root: Path) -> int:
             _flock(handle, root)
             if _is_at(handle, path):
                 owner = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-                os.truncate(handle, 0)
-                os.pwrite(handle, owner.encode(), 0)
+                with suppress(OSError):  # on a full disk the lock holds all the same
+                    os.truncate(handle, 0)
+                    os.pwrite(handle, owner.encode(), 0)
                 return handle
         except BaseException:
             os.close(handle)

@@ -24,7 +24,7 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
         ArtifactError: one is missing, not known, or of another dtype or shape.
     """
     remedy = "remove it and run the step that makes it again"
-    for name in sorted(expected.keys() ^ tensors.keys()):
+    for name in [*sorted(expected.keys() - tensors.keys()), *sorted(tensors.keys() - expected.keys())]:
         fault = "is missing" if name in expected else "does not belong there"
         raise ArtifactError(f"{path}: tensor `{name:.80}` {fault}; {remedy}")
     sizes: dict[str, int] = {}

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from alignx.errors import ArtifactError
 from alignx.models.layers import linear_shape
 from alignx.models.low_rank import LowRankUpdate
-from alignx.runs.files import read_json, read_tensors
+from alignx.runs.files import read_tensors
+from alignx.stage1.adapter_config import read_lora_settings
 
 _PREFIX = "base_model.model."
 
@@ -138,32 +139,28 @@ def read_task_vector(adapter_folder: Path, modules: Mapping[str, nn.Module] | No
     Raises:
         ArtifactError: missing or damaged files, other kinds of adapter, or an adapter of another base.
     """
-    settings = read_json(adapter_folder / "adapter_config.json")
-    kind = settings.get("peft_type") if isinstance(settings, dict) else None
-    if kind != "LORA" or any(settings.get(name) for name in ("use_dora", "rank_pattern", "alpha_pattern")):
-        raise ArtifactError(f"{adapter_folder}: not a plain LoRA adapter; train it with `alignx stage1`")
-    tensors = read_tensors(adapter_folder / "adapter_model.safetensors")
-    try:
-        rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(
-            f"{adapter_folder}/adapter_config.json: no valid `r` and `lora_alpha`; train it again"
-        ) from error
-    scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
+    settings = read_lora_settings(adapter_folder)
+    path = adapter_folder / "adapter_model.safetensors"
+    tensors = read_tensors(path)
     updates: dict[str, LowRankUpdate] = {}
     for key in sorted(tensors):
         name = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
         if not key.endswith(".lora_A.weight"):
             continue
-        partner = key.replace(".lora_A.", ".lora_B.")
-        if partner not in tensors:
+        a, b = tensors[key], tensors.get(key.removesuffix("lora_A.weight") + "lora_B.weight")
+        if b is None:
             raise ArtifactError(f"{adapter_folder}: `{key}` has no lora_B; the adapter is incomplete, train it again")
-        if not tensors[key].shape[0] == tensors[partner].shape[1] == rank:
+        if not (a.is_floating_point() and b.is_floating_point() and a.dim() == b.dim() == 2):
             raise ArtifactError(
-                f"{adapter_folder}: `{name}` has another rank than the settings' {rank}; train it again"
+                f"{path}: `{name}` is {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}, not two matrices of "
+                "floating-point numbers; train it again"
             )
-        updates[name] = LowRankUpdate(tensors[key], tensors[partner], scale)
-    if len(tensors) != 2 * len(updates):
+        if not a.shape[0] == b.shape[1] == settings.rank:
+            raise ArtifactError(
+                f"{adapter_folder}: `{name}` has another rank than the settings' {settings.rank}; train it again"
+            )
+        updates[name] = LowRankUpdate(a, b, settings.scale)
+    if not updates or len(tensors) != 2 * len(updates):
         raise ArtifactError(f"{adapter_folder}: holds tensors that are not LoRA factors; train it with `alignx stage1`")
     if modules is not None:
         _check_fit(adapter_folder, updates, modules)

@@ -22,6 +22,7 @@ from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_named_tensor, read_tensors, write_json, write_tensors
 from alignx.runs.schema_version import SCHEMA_VERSION, check_schema_version
 from alignx.stage1.activations import last_prompt_states
+from alignx.stage1.adapter_config import check_not_pickled
 from alignx.stage1.latent import LatentSpace
 from alignx.stage1.pipeline import (
     SHARED,
@@ -92,6 +93,7 @@ def check_current(config: RunConfig, run: RunDirectory) -> None:
     Raises:
         ArtifactError: something it was made from has changed since.
     """
+    _check_stage1(config, run)
     fitted = run.is_current("expert-losses", _loss_inputs(config, run)) and run.is_current(
         "mocae", _mocae_inputs(config, run), run.mocae_path, run.mocae_settings_path
     )
@@ -306,6 +308,7 @@ def _merge_inputs(config: RunConfig, run: RunDirectory, method: str) -> dict[str
 def _check_stage1(config: RunConfig, run: RunDirectory) -> None:
     missing = [axis for axis in config.axes if not (run.adapter_folder(axis) / "adapter_model.safetensors").is_file()]
     if missing:
+        check_not_pickled(run.adapter_folder(missing[0]))
         raise ArtifactError(f"{run.root}: no expert for axis `{missing[0]}`; run `alignx stage1` for it first")
 
 
