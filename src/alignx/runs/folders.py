@@ -5,7 +5,27 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from alignx.errors import ArtifactError
 from alignx.runs import processes
+
+
+def check_space(folder: Path, n_bytes: int) -> None:
+    """Check before a long job that what it will write fits the disk.
+
+    Args:
+        folder: where it will be written; need not exist yet.
+        n_bytes: bytes it will take.
+
+    Raises:
+        ArtifactError: less is free.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < n_bytes:
+        raise ArtifactError(
+            f"{folder}: needs {n_bytes / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left; free some, or put the "
+            "run elsewhere"
+        )
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
