@@ -3,7 +3,7 @@
 Every job does only what is missing or stale.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
+from alignx.stage1.keep import keep_artifacts
 from alignx.stage1.pipeline import finish_stage1, run_stage1
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2
@@ -41,6 +42,7 @@ def run_all(config: RunConfig, out: Path, *, data_dir: Path | None = None) -> di
     run = RunDirectory(out)
     lazy = LazyBase(config, run)
     run_stage1(config, run, data_dir=data_dir, lazy=lazy)
+    keep_artifacts(config, run, lazy)
     run_stage2(config, run, lazy=lazy)
     metrics = run_evaluate(config, run, lazy=lazy)
     run_showcase(config, run, lazy)
@@ -56,6 +58,7 @@ def add_axis(
     data: AxisConfig,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    keep: Iterable[str] = (),
     finish: bool = False,
 ) -> None:
     """Train one axis's expert into a run directory, new or not; the other axes stay as they are.
@@ -70,6 +73,7 @@ def add_axis(
         data: its data.
         seed: of a new run.
         settings: fields of `Stage1Config` for a new run; a run that exists keeps its own.
+        keep: fields of `KeepConfig` to switch on, for the whole run.
         finish: also extract what all axes take part in; else Stage 2 does it when it starts.
 
     Raises:
@@ -92,12 +96,14 @@ def add_axis(
     else:
         stage1 = {"shared_expert": False, **(settings or {})}
         document = {"model": model, "seed": seed, "axes": {}, "stage1": stage1}
+    document["stage1"].setdefault("keep", {}).update(dict.fromkeys(keep, True))
     document["axes"][axis] = data.model_dump(mode="json")
     config = parse_config(document, source=f"axis `{axis}`")
     lazy = LazyBase(config, run)
     run_stage1(config, run, lazy=lazy, only=axis)
     if finish:
         finish_stage1(config, run, lazy)
+    keep_artifacts(config, run, lazy)
 
 
 def parse_dataset(text: str, *, axis: str | None, instruction: str, splits: SplitSizes) -> tuple[str, AxisConfig]:

@@ -63,12 +63,21 @@ def open_vector(text: str) -> VectorSource:
     run_text, colon, axis = text.rpartition(":")
     if not colon or not run_text:
         raise ArtifactError(f"{text}: no such folder; give an adapter folder, a dense task vector, or RUN:AXIS")
-    run = RunDirectory(Path(run_text))
+    return run_vector(RunDirectory(Path(run_text)), axis)
+
+
+def run_vector(run: RunDirectory, axis: str) -> VectorSource:
+    """The task vector of one of a run's axes, or of its `shared` or `joint` adapter.
+
+    Raises:
+        ArtifactError: not a run directory, no such axis, or its expert is not trained yet.
+    """
     axes = list(run.read_config().axes)
-    folders = [run.adapter_folder(axis), run.adapter_folder(axis).with_name("task_vector")]
+    # The adapter comes first: a dense vector beside it is a copy, and sums of copies would lose the low rank.
+    folders = [run.adapter_folder(axis), run.task_vector_folder(axis)]
     found = next((folder for folder in folders if folder.is_dir()), None)
     if found is None:
-        raise ArtifactError(f"{text}: {_no_such_expert(run, axis, axes)}")
+        raise ArtifactError(f"{run.root}:{axis}: {_no_such_expert(run, axis, axes)}")
     source = _open_folder(found, label=f"{run.root.name}:{axis}")
     known = read_json(run.base_path) if run.base_path.is_file() else {}
     base = source.base or str(known.get("model") or "")
