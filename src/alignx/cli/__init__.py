@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from typer.exceptions import Abort, Exit, TyperException
 
-    from alignx.cli import commands, vector  # noqa: F401  (each module of commands registers with the app when imported)
+    from alignx.cli import commands, inspect, vector  # noqa: F401  (each module of commands registers with the app when imported)
     from alignx.cli.app import app
 
     try:

@@ -91,6 +91,22 @@ def _keep_merged(run: RunDirectory, lazy: LazyBase, axis: str, shared: list[str]
     notice(f"merged model {axis}: kept; read back, largest logit difference {difference:.2g}")
 
 
+def dense_is_current(run: RunDirectory, name: str) -> bool:
+    """Whether a kept dense task vector is whole and that of the present expert."""
+    return run.is_current(f"keep-dense-{name}", _inputs(run, [name]), *_dense_files(run.task_vector_folder(name)))
+
+
+def base_is_current(run: RunDirectory) -> bool:
+    """Whether the kept base weights are whole and those of the run's base."""
+    return run.is_current("keep-base", _inputs(run, []), *model_files(run.base_folder))
+
+
+def merged_is_current(config: RunConfig, run: RunDirectory, axis: str) -> bool:
+    """Whether a kept merged model is whole and made of the present experts."""
+    shared = [SHARED] if config.stage1.shared_expert else []
+    return run.is_current(f"keep-merged-{axis}", _inputs(run, [*shared, axis]), *model_files(run.merged_folder(axis)))
+
+
 def summed_updates(sources: list[VectorSource]) -> dict[str, Callable[[], Tensor]]:
     """Sum of task vectors, as `folded` takes it: added up in float32, so that the weights are rounded once.
 
