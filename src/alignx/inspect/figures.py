@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ def layer_figure(found: Mapping[str, Any]) -> Figure:
     axes.set_title("Where the experts changed the model")
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=min(4, len(names)), fontsize=8.5)
+    figure.legend(loc="outside lower center", ncols=_columns(names, figure), fontsize=8.5)
     return figure
 
 
@@ -115,9 +114,8 @@ def angle_figure(found: Mapping[str, Any]) -> Figure:
     if len(pairs) <= _LEGEND_PAIRS:
         shown = [(_look(at), " and ".join(entry["pair"])) for at, entry in enumerate(pairs)]
         handles = [Line2D([], [], color=c, marker=m, linestyle=d, markersize=4) for (c, m, d), _ in shown]
-        figure.legend(
-            handles, [label for _, label in shown], loc="outside lower center", ncols=min(3, len(pairs)), fontsize=8.5
-        )
+        labels = [label for _, label in shown]
+        figure.legend(handles, labels, loc="outside lower center", ncols=_columns(labels, figure), fontsize=8.5)
     return figure
 
 
@@ -146,7 +144,8 @@ def signature_figure(found: Mapping[str, Any]) -> Figure:
     axes.set_title(f"Training prompts at layer {found['latent']['layers'][-1]}")
     axes.margins(0.06)
     axes.grid()
-    figure.legend(loc="outside lower center", ncols=min(3, len(shown)), fontsize=8.5, markerscale=1.3)
+    labels = [f"{axis} (n = {len(points)})" for axis, points in shown.items()]
+    figure.legend(loc="outside lower center", ncols=_columns(labels, figure), fontsize=8.5, markerscale=1.3)
     return figure
 
 
@@ -168,17 +167,30 @@ def _angle_curve(axes: Axes, curve: Sequence[float], at: int) -> None:
 
 
 def _look(at: int) -> tuple[str, str, Any]:
-    """Colour, marker and dashes of the at-th line; the three together do not repeat before all are used."""
+    """Colour, marker and dashes of the at-th line; once the colours are used up, markers and dashes change too."""
     return (
         PALETTE[at % len(PALETTE)],
-        next(islice(cycle(_MARKERS), at, None)),
+        _MARKERS[(at + at // len(PALETTE)) % len(_MARKERS)],
         _DASHES[at // len(PALETTE) % len(_DASHES)],
     )
+
+
+def _columns(labels: Sequence[str], figure: Figure) -> int:
+    """Columns of a legend that fit the figure's width: a letter takes about 0.07 inches, a sign and its room 0.6."""
+    room = figure.get_figwidth() / (0.6 + 0.07 * max(map(len, labels)))
+    return max(1, min(len(labels), int(room)))
 
 
 def _svg(figure: Figure) -> str:
     """A figure as a file of its own; equal figures give equal bytes."""
     buffer = StringIO()
     with mpl.rc_context({"svg.hashsalt": "alignx"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+        figure.savefig(
+            buffer,
+            format="svg",
+            metadata={"Date": None, "Creator": None},
+            facecolor="white",
+            bbox_inches="tight",  # long names are never cut off
+            pad_inches=0.12,
+        )
     return buffer.getvalue()

@@ -53,7 +53,7 @@ _Expected = tuple[str, Path, Callable[[], bool], str]
 
 def _expected(config: RunConfig, run: RunDirectory) -> Iterator[_Expected]:
     root = run.root
-    train = "alignx run with its config, or alignx stage1"
+    train = "alignx run CONFIG, or alignx stage1"
     yield "config and environment", run.config_path, _always, ""
     yield "base weights' identity", run.base_path, _always, train
     yield "splits", run.splits_path, _always, train
@@ -87,7 +87,7 @@ def _extracts(config: RunConfig, run: RunDirectory) -> Iterator[_Expected]:
 
 def _kept(config: RunConfig, run: RunDirectory) -> Iterator[_Expected]:
     """Large artifacts, where they are or are asked for."""
-    keep, again = config.stage1.keep, "alignx run with its config, or alignx stage1"
+    keep, again = config.stage1.keep, "alignx run CONFIG, or alignx stage1"
     shared = [SHARED] if config.stage1.shared_expert else []
     for name in [*shared, *config.axes]:
         folder = run.task_vector_folder(name)
