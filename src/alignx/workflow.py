@@ -3,7 +3,7 @@
 Every job does only what is missing or stale.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from alignx.models.lazy import LazyBase
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
 from alignx.runs.lock import writing
+from alignx.stage1.keep import keep_artifacts
 from alignx.stage1.pipeline import finish_stage1, run_stage1
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2
@@ -42,6 +43,7 @@ def run_all(config: RunConfig, out: Path, *, data_dir: Path | None = None) -> di
     with writing(out) as run:
         lazy = LazyBase(config, run)
         run_stage1(config, run, data_dir=data_dir, lazy=lazy)
+        keep_artifacts(config, run, lazy)
         run_stage2(config, run, lazy=lazy)
         metrics = run_evaluate(config, run, lazy=lazy)
         run_showcase(config, run, lazy)
@@ -57,6 +59,7 @@ def add_axis(
     data: AxisConfig,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    keep: Iterable[str] = (),
     finish: bool = False,
 ) -> None:
     """Train one axis's expert into a run directory, new or not; the other axes stay as they are.
@@ -71,6 +74,7 @@ def add_axis(
         data: its data.
         seed: of a new run.
         settings: fields of `Stage1Config` for a new run; a run that exists keeps its own.
+        keep: fields of `KeepConfig` to switch on, for the whole run.
         finish: also extract what all axes take part in; else Stage 2 does it when it starts.
 
     Raises:
@@ -78,15 +82,25 @@ def add_axis(
         AlignXError: of the step that could not be done.
     """
     with writing(out) as run:
-        config = _config_with_axis(run, model=model, axis=axis, data=data, seed=seed, settings=settings or {})
+        config = _config_with_axis(
+            run, model=model, axis=axis, data=data, seed=seed, settings=settings or {}, keep=keep
+        )
         lazy = LazyBase(config, run)
         run_stage1(config, run, lazy=lazy, only=axis)
         if finish:
             finish_stage1(config, run, lazy)
+        keep_artifacts(config, run, lazy)
 
 
 def _config_with_axis(
-    run: RunDirectory, *, model: str, axis: str, data: AxisConfig, seed: int, settings: Mapping[str, Any]
+    run: RunDirectory,
+    *,
+    model: str,
+    axis: str,
+    data: AxisConfig,
+    seed: int,
+    settings: Mapping[str, Any],
+    keep: Iterable[str],
 ) -> RunConfig:
     """The run's config with this axis's data; of a run that is not there yet, a new one."""
     if run.config_path.is_file():
@@ -106,6 +120,7 @@ def _config_with_axis(
     else:
         stage1 = {"shared_expert": False, **settings}
         document = {"model": model, "seed": seed, "axes": {}, "stage1": stage1}
+    document["stage1"].setdefault("keep", {}).update(dict.fromkeys(keep, True))
     document["axes"][axis] = data.model_dump(mode="json")
     return parse_config(document, source=f"axis `{axis}`")
 

@@ -198,3 +198,21 @@ def test_axes_one_by_one_through_the_published_scripts(
     assert "no mixture yet; run `alignx stage2" in capsys.readouterr().err
     assert script("Stage1.py", "--model", str(tiny_models["llama"]), *data, "--out", out) == 2
     assert "use that model or another --out" in capsys.readouterr().err
+
+
+def test_stage1_keeps_large_artifacts_on_request_without_training_again(
+    tmp_path: Path, tiny_models: dict[str, Path], tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["stage1", "--model", str(tiny_models["llama"]), "--out", str(tmp_path / "run")]
+    arguments += ["--dataset", f"alpaca={tiny_data / 'alpaca.json'}", "--splits", "16,8,8,8"]
+    assert run(arguments) == 0
+    assert sorted(path.name for path in (tmp_path / "run/stage1/helpful").iterdir()) == ["adapter", "training.json"]
+    assert run([*arguments, "--dense", "--copy-base", "--merged"]) == 0
+    errors = capsys.readouterr().err
+    assert "expert helpful: up to date" in errors
+    assert "merged model helpful: kept; read back, largest logit difference 0" in errors
+    for folder in ("base", "stage1/helpful/merged", "stage1/helpful/task_vector"):
+        assert list((tmp_path / "run" / folder).glob("*.safetensors")), folder
+    # The run remembers what it keeps: the same words without the flags find everything up to date.
+    assert run(arguments) == 0
+    assert capsys.readouterr().err.count("up to date") == 4

@@ -33,7 +33,8 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from typer.exceptions import Abort, Exit, TyperException
 
-    from alignx.cli import commands, plan  # noqa: F401  (each module of commands registers with the app when imported)
+    # Each module of commands registers with the app when it is imported.
+    from alignx.cli import commands, inspect, plan, vector  # noqa: F401
     from alignx.cli.app import app
 
     if not is_main():

@@ -55,6 +55,9 @@ def stage1(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of a new run.", min=0)] = 0,
     finish: Annotated[bool, typer.Option("--finish", help="Also extract what all axes take part in.")] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="Also keep dense task vectors.")] = False,
+    copy_base: Annotated[bool, typer.Option("--copy-base", help="Also keep the base's weights.")] = False,
+    merged: Annotated[bool, typer.Option("--merged", help="Also keep base and expert as a plain model.")] = False,
 ) -> None:
     """Train the expert of one axis; again for the next."""
     sizes = parse_splits(splits)
@@ -65,7 +68,8 @@ def stage1(
         data = data.model_copy(update={"max_examples": max_examples})
     asked = {"epochs": epochs, "learning_rate": learning_rate}
     given = {key: value for key, value in asked.items() if value is not None}
-    add_axis(out, model=model, axis=name, data=data, seed=seed, settings=given, finish=finish)
+    kept = [key for key, on in {"dense": dense, "copy_base": copy_base, "merged": merged}.items() if on]
+    add_axis(out, model=model, axis=name, data=data, seed=seed, settings=given, keep=kept, finish=finish)
     typer.echo(f"expert {name}: {out / 'stage1' / name / 'adapter'}")
 
 

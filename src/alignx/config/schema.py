@@ -49,6 +49,14 @@ class Candidate(StrictModel):
     epochs: int = Field(ge=1, description="passes over the training prompts")
 
 
+class KeepConfig(StrictModel):
+    """Large artifacts that can be made again from small ones, and are kept only when asked for."""
+
+    dense: bool = Field(False, description="every expert's task vector, dense, in stage1/<axis>/task_vector")
+    copy_base: bool = Field(False, description="the base's weights and tokenizer, in base/")
+    merged: bool = Field(False, description="base and expert together as a plain model, in stage1/<axis>/merged")
+
+
 class Stage1Config(StrictModel):
     """How experts are trained and what is extracted from them."""
 
@@ -73,6 +81,8 @@ class Stage1Config(StrictModel):
     depths: tuple[float, ...] = Field(
         (0.125, 0.25, 0.375, 0.5), description="routing depths as shares of the layers, ascending"
     )
+
+    keep: KeepConfig = KeepConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from alignx.models.fused_lora import fused_lora
 from alignx.models.gated import GatedModel
-from alignx.models.layers import adapted_modules
+from alignx.models.head import head_logits
+from alignx.models.layers import adapted_modules, linear_shape
 from alignx.models.low_rank import LowRankUpdate
 from alignx.models.packed import packed_attention, packed_lengths
 from alignx.plan.shapes import meta_model
@@ -46,11 +47,11 @@ class Pass:
     bf16: bool
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of storages made inside that are alive, and the most there were at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
         self._sizes: dict[int, int] = {}
@@ -160,8 +161,9 @@ def _with_lora(model: Any, rank: int, target_modules: str) -> Any:
 @contextmanager
 def _gated(model: Any, rank: int, adapters: int, target_modules: str, gates: Tensor) -> Iterator[None]:
     updates = {
-        name: LowRankUpdate(torch.empty(rank, layer.in_features), torch.empty(layer.out_features, rank), 1.0)
+        name: LowRankUpdate(torch.empty(rank, columns), torch.empty(rows, rank), 1.0)
         for name, layer in adapted_modules(model, target_modules).items()
+        for rows, columns in [linear_shape(layer)]
     }
     gated = GatedModel(model, {str(number): updates for number in range(adapters)})
     # `GatedModel.using` looks at the gates' values, which are not there; this is what it makes of gates all in use.
@@ -209,7 +211,7 @@ def _loss(model: Any, work: Pass, *, packed: bool) -> Tensor:
                 hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
         else:
             hidden = model.get_decoder()(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
-        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[targets]).float()
+        logits = head_logits(model, hidden.flatten(0, 1)[targets])
     loss: Tensor = nn.functional.cross_entropy(logits, targets, reduction="sum")
     return loss
 
@@ -217,4 +219,4 @@ def _loss(model: Any, work: Pass, *, packed: bool) -> Tensor:
 def _peak_of(step: Callable[[], object]) -> int:
     with _LiveBytes() as counter:
         step()
-    return counter.peak
+    return int(counter.peak)

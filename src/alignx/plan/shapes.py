@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from alignx.errors import ModelError
-from alignx.models.layers import adapted_modules
+from alignx.models.layers import adapted_modules, linear_shape
 from alignx.models.load import resolve_model
 from alignx.models.published import PUBLISHED_CONFIGS
 
@@ -98,15 +98,15 @@ def count_shapes(model: Any, *, rank: int, target_modules: str) -> ModelShapes:
         ModelError: no layer matches `target_modules`.
     """
     config = model.config.get_text_config()
-    adapted = adapted_modules(model, target_modules)
+    shapes = [linear_shape(layer) for layer in adapted_modules(model, target_modules).values()]
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     weights = list(model.parameters())
     return ModelShapes(
         parameters=sum(weight.numel() for weight in weights),
         largest_weight=max(weight.numel() for weight in weights),
-        adapted_values=sum(layer.weight.numel() for layer in adapted.values()),
-        adapter_parameters=sum(rank * (layer.in_features + layer.out_features) for layer in adapted.values()),
+        adapted_values=sum(rows * columns for rows, columns in shapes),
+        adapter_parameters=sum(rank * (rows + columns) for rows, columns in shapes),
         head_values=model.get_output_embeddings().weight.numel(),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,

@@ -65,6 +65,18 @@ class RunDirectory:
         """Where an expert's adapter lies; `shared` and `joint` are kept the same way."""
         return self.root / "stage1" / name / "adapter"
 
+    def task_vector_folder(self, name: str) -> Path:
+        """Where an expert's dense task vector lies, when it is kept."""
+        return self.root / "stage1" / name / "task_vector"
+
+    def merged_folder(self, axis: str) -> Path:
+        """Where the weights of base and expert together lie as a plain model, when they are kept."""
+        return self.root / "stage1" / axis / "merged"
+
+    @property
+    def base_folder(self) -> Path:
+        return self.root / "base"
+
     def task_matrix_path(self, axis: str) -> Path:
         return self.root / "stage1" / axis / "task_matrix.safetensors"
 

@@ -170,12 +170,18 @@ def stage1_is_current(config: RunConfig, run: RunDirectory) -> bool:
     """Whether every artifact of Stage 1 was made from the run's present config and prompts."""
     if config.stage1.shared_expert and not shared_is_current(config, run):
         return False
-    return all(
-        run.is_current(
-            f"train-{axis}", _axis_inputs(config, run, axis), run.adapter_folder(axis) / "adapter_model.safetensors"
-        )
-        for axis in config.axes
-    ) and run.is_current("finish-stage1", _finish_inputs(config, run), *_finish_outputs(config, run))
+    return all(expert_is_current(config, run, axis) for axis in config.axes) and extracts_are_current(config, run)
+
+
+def expert_is_current(config: RunConfig, run: RunDirectory, axis: str) -> bool:
+    """Whether an axis's expert was trained from the run's present config and prompts."""
+    weights = run.adapter_folder(axis) / "adapter_model.safetensors"
+    return run.is_current(f"train-{axis}", _axis_inputs(config, run, axis), weights)
+
+
+def extracts_are_current(config: RunConfig, run: RunDirectory) -> bool:
+    """Whether latent space, signatures, task and parameter matrices were made from the run's present experts."""
+    return run.is_current("finish-stage1", _finish_inputs(config, run), *_finish_outputs(config, run))
 
 
 def _all_axes_inputs(config: RunConfig, run: RunDirectory, learning_rate: float, epochs: int) -> dict[str, Any]:

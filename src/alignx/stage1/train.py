@@ -53,7 +53,7 @@ def train_adapter(
     from peft import LoraConfig, get_peft_model
 
     names = adapted_modules(base.model, config.target_modules)
-    trained_from = [asdict(job), config.model_dump(mode="json"), base.source.identity, made_from]
+    trained_from = [asdict(job), config.model_dump(mode="json", exclude={"keep"}), base.source.identity, made_from]
     checkpoints = Checkpoints(
         adapter_folder.parent / "checkpoints", fingerprint(trained_from), every=config.checkpoint_steps
     )
