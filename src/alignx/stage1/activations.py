@@ -26,7 +26,6 @@ def depth_layers(depths: Iterable[float], n_layers: int) -> list[int]:
     return sorted({max(1, round(depth * n_layers)) - 1 for depth in depths})
 
 
-@torch.no_grad()
 def last_prompt_states(
     base: BaseModel,
     prompts: Sequence[Sequence[int]],
@@ -35,7 +34,26 @@ def last_prompt_states(
     batch_size: int = 16,
     description: str = "",
 ) -> Tensor:
-    """Hidden states of each prompt's last token.
+    """Hidden states of each prompt's last token; arguments as for `iter_prompt_states`.
+
+    Returns:
+        (n, len(layers), hidden) float32.
+    """
+    states = torch.zeros(len(prompts), len(layers), base.model.config.get_text_config().hidden_size)
+    for rows, found in iter_prompt_states(base, prompts, layers, batch_size=batch_size, description=description):
+        states[rows] = found
+    return states
+
+
+def iter_prompt_states(
+    base: BaseModel,
+    prompts: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    *,
+    batch_size: int = 16,
+    description: str = "",
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Hidden states of each prompt's last token, a batch of prompts at a time.
 
     Args:
         base: the model; whatever is folded into it counts.
@@ -44,20 +62,26 @@ def last_prompt_states(
         batch_size: prompts a forward pass.
         description: shown as progress; empty shows nothing.
 
-    Returns:
-        (n, len(layers), hidden) float32.
+    Yields:
+        Row numbers in `prompts`, longest prompts first, and their states (b, len(layers), hidden) float32.
     """
     clipped = [TokenisedExample(list(prompt)[-base.context_tokens :], []) for prompt in prompts]
-    states = torch.zeros(len(prompts), len(layers), base.model.config.get_text_config().hidden_size)
     with _progress(description, len(prompts)) as advance:
         for rows in rows_by_length([len(prompt.prompt_ids) for prompt in clipped], batch_size):
-            batch = pad_batch(clipped, rows, base.pad_token_id)
-            last = batch.attention_mask.sum(dim=1) - 1
-            outputs = _layer_outputs(base.model, batch.input_ids, batch.attention_mask, layers)
-            for depth, hidden in enumerate(outputs):
-                states[rows, depth] = hidden[torch.arange(len(rows)), last.to(hidden.device)].float().cpu()
+            yield rows, _batch_states(base, clipped, rows, layers)
             advance(len(rows))
-    return states
+
+
+@torch.no_grad()
+def _batch_states(
+    base: BaseModel, prompts: Sequence[TokenisedExample], rows: list[int], layers: Sequence[int]
+) -> Tensor:
+    """One forward pass; (b, len(layers), hidden) float32 on the processor."""
+    batch = pad_batch(prompts, rows, base.pad_token_id)
+    last = batch.attention_mask.sum(dim=1) - 1
+    outputs = _layer_outputs(base.model, batch.input_ids, batch.attention_mask, layers)
+    places = torch.arange(len(rows))
+    return torch.stack([hidden[places, last.to(hidden.device)].float().cpu() for hidden in outputs], dim=1)
 
 
 def _layer_outputs(model: Any, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int]) -> list[Tensor]:
