@@ -63,9 +63,7 @@ def test_one_axis_gives_scikit_learns_components():
 
 
 def test_signs_do_not_depend_on_the_order_of_the_rows(states):
-    space, again = (
-        fit_latent_space([[s.flip(0) if flip else s] for s in states], (1, 3), 5) for flip in (False, True)
-    )
+    space, again = (fit_latent_space([[s.flip(0) if flip else s] for s in states], (1, 3), 5) for flip in (False, True))
     for block, other in zip(space.components, again.components, strict=True):
         torch.testing.assert_close(block, other, rtol=1e-3, atol=1e-4)
 

@@ -9,9 +9,7 @@ from torch import Tensor
 from alignx.runs.files import write_whole
 
 
-def write_matrix(
-    path: Path, name: str, shape: tuple[int, int], batches: Iterable[tuple[list[int], Tensor]]
-) -> None:
+def write_matrix(path: Path, name: str, shape: tuple[int, int], batches: Iterable[tuple[list[int], Tensor]]) -> None:
     """Write one float32 matrix, to the very bytes that `write_tensors` writes for it.
 
     Args:
