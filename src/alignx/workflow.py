@@ -10,13 +10,16 @@ from typing import Any
 from alignx.config import AxisConfig, RunConfig, SplitSizes
 from alignx.config.files import parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
+from alignx.data.prepare import prepare_axes, read_prepared
 from alignx.errors import ConfigError
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
+from alignx.models.load import load_template
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
-from alignx.stage1.pipeline import finish_stage1, run_stage1
+from alignx.stage1.pipeline import axis_job, finish_stage1, run_stage1
+from alignx.stage1.shown_example import ShownExample, first_example
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2
 
@@ -77,27 +80,66 @@ def add_axis(
         AlignXError: of the step that could not be done.
     """
     run = RunDirectory(out)
+    config = _config_with_axis(run, model=model, axis=axis, data=data, seed=seed, settings=settings)
+    lazy = LazyBase(config, run)
+    run_stage1(config, run, lazy=lazy, only=axis)
+    if finish:
+        finish_stage1(config, run, lazy)
+
+
+def training_example(
+    out: Path,
+    *,
+    model: str,
+    axis: str,
+    data: AxisConfig,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> ShownExample:
+    """The first example that `add_axis` with the same arguments would train on, as it would; trains and writes nothing.
+
+    Only the tokenizer is loaded.
+
+    Raises:
+        AlignXError: as `add_axis` would.
+    """
+    run = RunDirectory(out)
+    config = _config_with_axis(run, model=model, axis=axis, data=data, seed=seed, settings=settings)
+    template = load_template(config.model, template=config.template, revision=config.revision)
+    kept = {other: read_prepared(run, other) for other in config.axes if other != axis}
+    splits = prepare_axes(config, data_dir=None, kept=kept)[axis].splits
+    return first_example(axis_job(config, axis, splits.train), template, config.stage1)
+
+
+def _config_with_axis(
+    run: RunDirectory,
+    *,
+    model: str,
+    axis: str,
+    data: AxisConfig,
+    seed: int,
+    settings: Mapping[str, Any] | None,
+) -> RunConfig:
+    """The run's config with the axis in it, or a new run's."""
     if run.config_path.is_file():
         config = run.read_config()
         if config.model != model:
-            raise ConfigError(f"--model {model}: {out} was made with `{config.model}`; use that model or another --out")
+            raise ConfigError(
+                f"--model {model}: {run.root} was made with `{config.model}`; use that model or another --out"
+            )
         asked = {name: value for name, value in (settings or {}).items() if getattr(config.stage1, name) != value}
         if asked:
             name = next(iter(asked))
             raise ConfigError(
-                f"{name} {asked[name]}: {out} was made with {getattr(config.stage1, name)}; its experts must agree, so "
-                "use that value or another --out"
+                f"{name} {asked[name]}: {run.root} was made with {getattr(config.stage1, name)}; its experts must "
+                "agree, so use that value or another --out"
             )
         document = config.model_dump(mode="json")
     else:
         stage1 = {"shared_expert": False, **(settings or {})}
         document = {"model": model, "seed": seed, "axes": {}, "stage1": stage1}
     document["axes"][axis] = data.model_dump(mode="json")
-    config = parse_config(document, source=f"axis `{axis}`")
-    lazy = LazyBase(config, run)
-    run_stage1(config, run, lazy=lazy, only=axis)
-    if finish:
-        finish_stage1(config, run, lazy)
+    return parse_config(document, source=f"axis `{axis}`")
 
 
 def parse_dataset(text: str, *, axis: str | None, instruction: str, splits: SplitSizes) -> tuple[str, AxisConfig]:

@@ -55,16 +55,25 @@ def stage1(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of a new run.", min=0)] = 0,
     finish: Annotated[bool, typer.Option("--finish", help="Also extract what all axes take part in.")] = False,
+    show_example: Annotated[
+        bool,
+        typer.Option("--show-example", help="Print one training example as tokens, and stop: trains, writes nothing."),
+    ] = False,
 ) -> None:
     """Train the expert of one axis; again for the next."""
     sizes = parse_splits(splits)
-    from alignx.workflow import add_axis, parse_dataset
+    from alignx.workflow import add_axis, parse_dataset, training_example
 
     name, data = parse_dataset(dataset, axis=axis, instruction=instruction, splits=sizes)
     if max_examples is not None:
         data = data.model_copy(update={"max_examples": max_examples})
     asked = {"epochs": epochs, "learning_rate": learning_rate}
     given = {key: value for key, value in asked.items() if value is not None}
+    if show_example:
+        from alignx.cli.show_example import show_training_example
+
+        show_training_example(training_example(out, model=model, axis=name, data=data, seed=seed, settings=given))
+        return
     add_axis(out, model=model, axis=name, data=data, seed=seed, settings=given, finish=finish)
     typer.echo(f"expert {name}: {out / 'stage1' / name / 'adapter'}")
 

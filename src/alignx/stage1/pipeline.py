@@ -138,20 +138,20 @@ def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str)
     if run.is_done(f"train-{axis}", inputs, folder / "adapter_model.safetensors"):
         notice(f"expert {axis}: up to date")
         return
-    job = TrainingJob(
-        axis,
-        read_splits(run, axis).train,
-        {axis: axis_instruction(config, axis)},
-        settings.injection_rate,
-        settings.learning_rate,
-        settings.epochs,
-        config.seed,
-    )
+    job = axis_job(config, axis, read_splits(run, axis).train)
     below = shared_task_vector(config, run, lazy.base)
     with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
         extra = {"on_top_of": SHARED if below else ""}
         train_adapter(lazy.base, job, settings, folder, extra=extra, made_from=fingerprint(inputs))
     run.mark_done(f"train-{axis}", inputs)
+
+
+def axis_job(config: RunConfig, axis: str, examples: Sequence[Example]) -> TrainingJob:
+    """How an axis's expert is trained on its examples."""
+    settings = config.stage1
+    instructions = {axis: axis_instruction(config, axis)}
+    rates = settings.injection_rate, settings.learning_rate
+    return TrainingJob(axis, examples, instructions, *rates, settings.epochs, config.seed)
 
 
 def shared_is_current(config: RunConfig, run: RunDirectory) -> bool:
