@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -97,6 +97,7 @@ def _direct(states_by_axis: list[Tensor], depth: int) -> tuple[Tensor, Tensor]:
     return mean, torch.stack([(s - mean).T @ (s - mean) / s.shape[0] for s in per_axis]).mean(dim=0)
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),

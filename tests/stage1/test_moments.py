@@ -1,11 +1,12 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignx.stage1.moments import EqualMoments, Moments
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     sizes=st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any),
