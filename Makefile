@@ -3,7 +3,7 @@ PY := .venv/bin/python
 INSTALLED := .venv/.installed
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: venv demo test lint format small clean
+.PHONY: venv demo test lint format small bench-stage1 clean
 
 venv: $(INSTALLED)
 
@@ -36,6 +36,11 @@ format: venv
 small: venv
 	$(PY) -m alignx run configs/small.yaml --out runs/small --data-dir "$(DATA)"
 	$(PY) scripts/publish_results.py runs/small small
+
+# Training beside TRL, and extraction beside a forward pass: at most 15 minutes on two quiet cores; DATA as above.
+bench-stage1: venv
+	$(PIP) --editable '.[bench]'
+	$(PY) benchmarks/stage1.py $(if $(DATA),--data-dir "$(DATA)")
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,15 +10,18 @@ from typing import Any
 from alignx.config import AxisConfig, RunConfig, SplitSizes
 from alignx.config.files import parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
+from alignx.data.prepare import prepare_axes, read_prepared
 from alignx.errors import ConfigError
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
+from alignx.models.load import load_template
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
 from alignx.runs.lock import writing
 from alignx.stage1.keep import keep_artifacts
-from alignx.stage1.pipeline import finish_stage1, run_stage1
+from alignx.stage1.pipeline import axis_job, finish_stage1, run_stage1
+from alignx.stage1.shown_example import ShownExample, first_example
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2
 
@@ -90,6 +93,30 @@ def add_axis(
         if finish:
             finish_stage1(config, run, lazy)
         keep_artifacts(config, run, lazy)
+
+
+def training_example(
+    out: Path,
+    *,
+    model: str,
+    axis: str,
+    data: AxisConfig,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> ShownExample:
+    """The first example that `add_axis` with the same arguments would train on, as it would; trains and writes nothing.
+
+    Only the tokenizer is loaded.
+
+    Raises:
+        AlignXError: as `add_axis` would.
+    """
+    run = RunDirectory(out)
+    config = _config_with_axis(run, model=model, axis=axis, data=data, seed=seed, settings=settings or {}, keep=())
+    template = load_template(config.model, template=config.template, revision=config.revision)
+    kept = {other: read_prepared(run, other) for other in config.axes if other != axis}
+    splits = prepare_axes(config, data_dir=None, kept=kept)[axis].splits
+    return first_example(axis_job(config, axis, splits.train), template, config.stage1)
 
 
 def _config_with_axis(

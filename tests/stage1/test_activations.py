@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from alignx.stage1.activations import depth_layers, last_prompt_states
+from alignx.stage1.activations import depth_layers, iter_prompt_states, last_prompt_states
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,22 @@ def test_no_hook_stays_behind(load_tiny):
     base = load_tiny("llama")
     last_prompt_states(base, [[5, 6]], [0, 1])
     assert not any(module._forward_hooks for module in base.model.modules())
+
+
+def test_states_come_a_batch_at_a_time(load_tiny):
+    base = load_tiny("llama")
+    prompts = [[5 + place for place in range(length)] for length in (3, 1, 4, 1, 5)]
+    whole = last_prompt_states(base, prompts, [0, 1])
+    seen = []
+    for rows, states in iter_prompt_states(base, prompts, [0, 1], batch_size=2):
+        assert len(rows) <= 2 and states.shape == (len(rows), 2, 32)
+        torch.testing.assert_close(states, whole[rows], rtol=1e-5, atol=1e-6)
+        seen += rows
+    assert sorted(seen) == list(range(5))
+
+
+def test_reading_states_leaves_gradients_to_its_caller(load_tiny):
+    """A generator must not hold torch's gradient switch while its caller works between two batches."""
+    batches = iter_prompt_states(load_tiny("llama"), [[5], [6]], [0], batch_size=1)
+    next(batches)
+    assert torch.is_grad_enabled()

@@ -58,16 +58,25 @@ def stage1(
     dense: Annotated[bool, typer.Option("--dense", help="Also keep dense task vectors.")] = False,
     copy_base: Annotated[bool, typer.Option("--copy-base", help="Also keep the base's weights.")] = False,
     merged: Annotated[bool, typer.Option("--merged", help="Also keep base and expert as a plain model.")] = False,
+    show_example: Annotated[
+        bool,
+        typer.Option("--show-example", help="Print one training example as tokens, and stop: trains, writes nothing."),
+    ] = False,
 ) -> None:
     """Train the expert of one axis; again for the next."""
     sizes = parse_splits(splits)
-    from alignx.workflow import add_axis, parse_dataset
+    from alignx.workflow import add_axis, parse_dataset, training_example
 
     name, data = parse_dataset(dataset, axis=axis, instruction=instruction, splits=sizes)
     if max_examples is not None:
         data = data.model_copy(update={"max_examples": max_examples})
     asked = {"epochs": epochs, "learning_rate": learning_rate}
     given = {key: value for key, value in asked.items() if value is not None}
+    if show_example:
+        from alignx.cli.show_example import show_training_example
+
+        show_training_example(training_example(out, model=model, axis=name, data=data, seed=seed, settings=given))
+        return
     kept = [key for key, on in {"dense": dense, "copy_base": copy_base, "merged": merged}.items() if on]
     add_axis(out, model=model, axis=name, data=data, seed=seed, settings=given, keep=kept, finish=finish)
     typer.echo(f"expert {name}: {out / 'stage1' / name / 'adapter'}")

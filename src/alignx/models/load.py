@@ -110,17 +110,12 @@ def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revi
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = resolve_model(name)
-    options: dict[str, Any] = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
-    if revision is not None:
-        options["revision"] = revision
-    with quiet_loading():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
-            # Without this, Transformers reads a pickle where it finds no safetensors.
-            weights = options if source.gguf_file else {**options, "use_safetensors": True}
-            model = AutoModelForCausalLM.from_pretrained(source.location, dtype=getattr(torch, dtype), **weights)
-        except Exception as error:  # Transformers raises many types for one cause: it could not be loaded
-            raise ModelError(explain(name, source.location, error)) from error
+    options = _loading_options(source, revision)
+    # Without this, Transformers reads a pickle where it finds no safetensors.
+    weights = options if source.gguf_file else {**options, "use_safetensors": True}
+    with quiet_loading(), _told_as_model_error(name, source):
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
+        model = AutoModelForCausalLM.from_pretrained(source.location, dtype=getattr(torch, dtype), **weights)
     _clear_gguf_marks(model)
     _settle_padding(tokenizer, model)
     model.to(processes.device())
@@ -128,6 +123,34 @@ def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revi
     model.requires_grad_(False)
     chosen = source.template if template == "auto" else template
     return BaseModel(model, tokenizer, PromptTemplate.for_tokenizer(tokenizer, chosen), source)
+
+
+def load_template(name: str, *, template: str = "auto", revision: str | None = None) -> PromptTemplate:
+    """Load how prompts are written for a model, and no weights; arguments as for `load_base`.
+
+    Raises:
+        ModelError: nothing there, or no way to end a sequence.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve_model(name)
+    with quiet_loading(), _told_as_model_error(name, source):
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **_loading_options(source, revision))
+    return PromptTemplate.for_tokenizer(tokenizer, source.template if template == "auto" else template)
+
+
+def _loading_options(source: ModelSource, revision: str | None) -> dict[str, Any]:
+    options = {"gguf_file": source.gguf_file, "revision": revision}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+@contextmanager
+def _told_as_model_error(name: str, source: ModelSource) -> Iterator[None]:
+    """Transformers raises many types for one cause: it could not be loaded."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(explain(name, source.location, error)) from error
 
 
 def _clear_gguf_marks(model: Any) -> None:

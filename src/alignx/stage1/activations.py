@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import chain
 from typing import Any
 
 import torch
@@ -28,7 +27,6 @@ def depth_layers(depths: Iterable[float], n_layers: int) -> list[int]:
     return sorted({max(1, round(depth * n_layers)) - 1 for depth in depths})
 
 
-@torch.no_grad()
 def last_prompt_states(
     base: BaseModel,
     prompts: Sequence[Sequence[int]],
@@ -37,7 +35,28 @@ def last_prompt_states(
     batch_size: int = 16,
     description: str = "",
 ) -> Tensor:
-    """Hidden states of each prompt's last token; several processes read whole batches each, and all get all.
+    """Hidden states of each prompt's last token; arguments as for `iter_prompt_states`.
+
+    Returns:
+        (n, len(layers), hidden) float32.
+    """
+    states = torch.zeros(len(prompts), len(layers), base.model.config.get_text_config().hidden_size)
+    for rows, found in iter_prompt_states(base, prompts, layers, batch_size=batch_size, description=description):
+        states[rows] = found
+    return states
+
+
+def iter_prompt_states(
+    base: BaseModel,
+    prompts: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    *,
+    batch_size: int = 16,
+    description: str = "",
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Hidden states of each prompt's last token, a batch of prompts at a time.
+
+    Several processes read a batch each, and all get all of them.
 
     Args:
         base: the model; whatever is folded into it counts.
@@ -46,24 +65,31 @@ def last_prompt_states(
         batch_size: prompts a forward pass.
         description: shown as progress; empty shows nothing.
 
-    Returns:
-        (n, len(layers), hidden) float32.
+    Yields:
+        Row numbers in `prompts`, longest prompts first, and their states (b, len(layers), hidden) float32.
     """
     clipped = [TokenisedExample(list(prompt)[-base.context_tokens :], []) for prompt in prompts]
-    states = torch.zeros(len(prompts), len(layers), base.model.config.get_text_config().hidden_size)
     batches = rows_by_length([len(prompt.prompt_ids) for prompt in clipped], batch_size)
-    own = processes.own_share(batches)
-    with _progress(description, sum(map(len, own))) as advance:
-        for rows in own:
-            batch = pad_batch(clipped, rows, base.pad_token_id)
-            last = batch.attention_mask.sum(dim=1) - 1
-            outputs = _layer_outputs(base.model, batch.input_ids, batch.attention_mask, layers)
-            for depth, hidden in enumerate(outputs):
-                states[rows, depth] = hidden[torch.arange(len(rows)), last.to(hidden.device)].float().cpu()
-            advance(len(rows))
-    owned = [list(chain(*batches[process :: processes.world()])) for process in range(processes.world())]
-    processes.exchange_rows(states, owned)
-    return states
+    world = processes.world()
+    with _progress(description, len(prompts)) as advance:
+        for start in range(0, len(batches), world):
+            together = batches[start : start + world]
+            own = processes.own_share(together)
+            found = processes.gather([_batch_states(base, clipped, rows, layers) for rows in own])
+            yield from zip(together, found, strict=True)
+            advance(sum(map(len, together)))
+
+
+@torch.no_grad()
+def _batch_states(
+    base: BaseModel, prompts: Sequence[TokenisedExample], rows: list[int], layers: Sequence[int]
+) -> Tensor:
+    """One forward pass; (b, len(layers), hidden) float32 on the processor."""
+    batch = pad_batch(prompts, rows, base.pad_token_id)
+    last = batch.attention_mask.sum(dim=1) - 1
+    outputs = _layer_outputs(base.model, batch.input_ids, batch.attention_mask, layers)
+    places = torch.arange(len(rows))
+    return torch.stack([hidden[places, last.to(hidden.device)].float().cpu() for hidden in outputs], dim=1)
 
 
 def _layer_outputs(model: Any, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int]) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """Latent space: the principal directions, a depth at a time, of what all axes' prompts do to the base model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from alignx.runs.tensor_schema import Spec, check_tensors
+from alignx.stage1.moments import EqualMoments, Moments
 
 
 @dataclass(frozen=True)
@@ -80,30 +81,49 @@ def signature_blocks(signatures: Tensor, widths: Sequence[int]) -> tuple[Tensor,
     return torch.split(signatures, list(widths), dim=1)
 
 
-def fit_latent_space(states_by_axis: Sequence[Tensor], layers: Sequence[int], k: int) -> LatentSpace:
+def fit_latent_space(states_by_axis: Iterable[Iterable[Tensor]], layers: Sequence[int], k: int) -> LatentSpace:
     """Fit the space; every axis weighs the same whatever its number of prompts.
 
     Args:
-        states_by_axis: one (n_i, depths, hidden) an axis.
+        states_by_axis: an axis at a time, its states in batches of (b, depths, hidden); each batch is used once and
+            not kept, so memory is two (hidden, hidden) float64 matrices a depth, whatever the number of prompts.
         layers: decoder layers the depths stand for.
         k: directions a depth; fewer when the hidden size or the number of prompts (less one) is smaller.
 
-    The fit itself needs only second moments, (hidden, hidden) a depth; the states it is given are held whole.
+    Raises:
+        ValueError: no axis, or an axis without states.
     """
-    n_rows = sum(states.shape[0] for states in states_by_axis)
+    pooled = [EqualMoments() for _ in layers]
+    for batches in states_by_axis:
+        for depth, moments in enumerate(_axis_moments(batches, len(layers))):
+            pooled[depth].add(moments)
     means, blocks, scales = [], [], []
-    for depth in range(len(layers)):
-        per_axis = [states[:, depth].double() for states in states_by_axis]
-        mean = torch.stack([states.mean(dim=0) for states in per_axis]).mean(dim=0)
-        second = torch.stack([(s - mean).T @ (s - mean) / s.shape[0] for s in per_axis]).mean(dim=0)
-        values, vectors = torch.linalg.eigh(second)
-        width = max(1, min(k, second.shape[0], n_rows - 1))
-        components = vectors[:, -width:].flip(1).T
-        # An eigenvector's sign is arbitrary: the largest entry is made positive, so that reruns agree.
-        largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
-        components = components * torch.where(largest < 0, -1.0, 1.0)
-        rms = (values[-width:].clamp_min(0).sum() / width).sqrt()
+    for moments_of_depth in pooled:
+        mean, second = moments_of_depth.mean_and_second()
+        components, rms = _principal(second, max(1, min(k, second.shape[0], moments_of_depth.n - 1)))
         means.append(mean.float())
         blocks.append(components.float().contiguous())
         scales.append((1.0 / rms.clamp_min(1e-12)).float())
     return LatentSpace(tuple(layers), torch.stack(means), tuple(blocks), torch.stack(scales))
+
+
+def _axis_moments(batches: Iterable[Tensor], depths: int) -> list[Moments]:
+    """One axis's moments, a depth each."""
+    moments: list[Moments] = []
+    for states in batches:
+        moments = moments or [Moments(states.shape[2]) for _ in range(depths)]
+        for depth, found in enumerate(moments):
+            found.add(states[:, depth])
+    if not moments:
+        raise ValueError("an axis has no prompt states; give every axis at least one training prompt")
+    return moments
+
+
+def _principal(second: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The leading directions (width, hidden) of a second moment, and the RMS of a coordinate along them."""
+    values, vectors = torch.linalg.eigh(second)
+    components = vectors[:, -width:].flip(1).T
+    # An eigenvector's sign is arbitrary: the largest entry is made positive, so that reruns agree.
+    largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
+    components = components * torch.where(largest < 0, -1.0, 1.0)
+    return components, (values[-width:].clamp_min(0).sum() / width).sqrt()

@@ -1,6 +1,7 @@
 """Stage 1, start to end: data, shared expert, one expert an axis, and what is extracted from them."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from alignx.runs import processes
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_tensors, write_tensors
-from alignx.stage1.activations import depth_layers, last_prompt_states
+from alignx.runs.matrix_file import write_matrix
+from alignx.runs.temporaries import SUFFIX, temporary_prefix
+from alignx.stage1.activations import depth_layers, iter_prompt_states
 from alignx.stage1.adapter_files import adapter_files, check_adapter
 from alignx.stage1.latent import LatentSpace, checked_latent_space, fit_latent_space
 from alignx.stage1.parameter_matrix import parameter_matrix
 from alignx.stage1.schedule import TrainingJob
+from alignx.stage1.state_file import StateFile
 from alignx.stage1.task_vector import TaskVector, read_task_vector
 from alignx.stage1.train import train_adapter
 
@@ -143,20 +147,20 @@ def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str)
     if run.is_done(f"train-{axis}", inputs, folder / "adapter_model.safetensors"):
         notice(f"expert {axis}: up to date")
         return
-    job = TrainingJob(
-        axis,
-        read_splits(run, axis).train,
-        {axis: axis_instruction(config, axis)},
-        settings.injection_rate,
-        settings.learning_rate,
-        settings.epochs,
-        config.seed,
-    )
+    job = axis_job(config, axis, read_splits(run, axis).train)
     below = shared_task_vector(config, run, lazy.base)
     with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
         extra = {"on_top_of": SHARED if below else "", "base": base_fingerprint(run)}
         train_adapter(lazy.base, job, settings, folder, extra=extra, made_from=fingerprint(inputs))
     run.mark_done(f"train-{axis}", inputs, *adapter_files(folder))
+
+
+def axis_job(config: RunConfig, axis: str, examples: Sequence[Example]) -> TrainingJob:
+    """How an axis's expert is trained on its examples."""
+    settings = config.stage1
+    instructions = {axis: axis_instruction(config, axis)}
+    rates = settings.injection_rate, settings.learning_rate
+    return TrainingJob(axis, examples, instructions, *rates, settings.epochs, config.seed)
 
 
 def shared_is_current(config: RunConfig, run: RunDirectory) -> bool:
@@ -256,27 +260,45 @@ def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     write_tensors(run.parameter_matrix_path, {axis: parameter_matrix(vector, k) for axis, vector in vectors.items()})
     layers = depth_layers(config.stage1.depths, len(decoder_layers(base.model)))
     trained = {axis: read_splits(run, axis).train for axis in config.axes}
-    states = {
-        axis: last_prompt_states(base, encode_prompts(base, examples), layers, description=f"read prompts {axis}")
-        for axis, examples in trained.items()
-    }
-    space = fit_latent_space(list(states.values()), layers, k)
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix("states"), suffix=SUFFIX, dir=run.root) as scratch:
+        space = _write_latent(run, base, trained, layers, k, Path(scratch))
+        below = shared_task_vector(config, run, base)
+        with folded(base.model, dense_updates(below)) if below else nullcontext():
+            for axis, examples in trained.items():
+                injected = encode_prompts(base, examples, injected=axis_instruction(config, axis))
+                with folded(base.model, dense_updates(vectors[axis])):
+                    seen = iter_prompt_states(base, injected, layers[-1:], description=f"task matrix {axis}")
+                    file = StateFile.write(Path(scratch) / axis, seen)
+                coordinates = ((rows, space.project(states[:, 0], len(layers) - 1)) for rows, states in file.batches())
+                shape = (len(examples), space.widths[-1])
+                write_matrix(run.task_matrix_path(axis), "task_matrix", shape, coordinates)
+    lazy.check(base)
+    run.mark_done("finish-stage1", inputs, *outputs)
+
+
+def _write_latent(
+    run: RunDirectory,
+    base: BaseModel,
+    trained: Mapping[str, Sequence[Example]],
+    layers: Sequence[int],
+    k: int,
+    scratch: Path,
+) -> LatentSpace:
+    """Fit and write the latent space and every axis's signatures; states wait on disk, never all in memory."""
+    files = {}
+    for axis, examples in trained.items():
+        states = iter_prompt_states(base, encode_prompts(base, examples), layers, description=f"read prompts {axis}")
+        files[axis] = StateFile.write(scratch / axis, states)
+    space = fit_latent_space((file.states() for file in files.values()), layers, k)
     if min(space.widths) < k:
         notice(
             f"latent space: {min(space.widths)} directions a depth instead of {k} (hidden size or prompts are fewer)"
         )
     write_tensors(run.latent_path, space.tensors())
-    for axis, axis_states in states.items():
-        write_tensors(run.signature_path(axis), {"signature": space.signature(axis_states)})
-    below = shared_task_vector(config, run, base)
-    with folded(base.model, dense_updates(below)) if below else nullcontext():
-        for axis, examples in trained.items():
-            injected = encode_prompts(base, examples, injected=axis_instruction(config, axis))
-            with folded(base.model, dense_updates(vectors[axis])):
-                seen = last_prompt_states(base, injected, layers[-1:], description=f"task matrix {axis}")
-            write_tensors(run.task_matrix_path(axis), {"task_matrix": space.project(seen[:, 0], len(layers) - 1)})
-    lazy.check(base)
-    run.mark_done("finish-stage1", inputs, *outputs)
+    for axis, file in files.items():
+        signatures = ((rows, space.signature(states)) for rows, states in file.batches())
+        write_matrix(run.signature_path(axis), "signature", (len(file.rows), sum(space.widths)), signatures)
+    return space
 
 
 def encode_prompts(base: BaseModel, examples: Sequence[Example], *, injected: str = "") -> list[list[int]]:
