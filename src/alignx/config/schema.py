@@ -42,6 +42,9 @@ class Stage1Config(StrictModel):
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     injection_rate: float = Field(0.5, ge=0, le=1, description="share of examples with the axis instruction")
     max_tokens: int = Field(512, ge=16, description="prompt + target tokens of a training example")
+    overlong: Literal["drop", "cut"] = Field(
+        "drop", description="an example longer than max_tokens: left out, or its answer cut before the end token"
+    )
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="bf16: autocast around float32 weights")
     shared_expert: bool = Field(True, description="learn what all axes share first, then each axis on top of it")
     shared_epochs: int = Field(1, ge=1, description="passes of the shared expert over all axes")

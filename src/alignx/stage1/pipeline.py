@@ -20,6 +20,7 @@ from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_tensors, write_tensors
 from alignx.stage1.activations import depth_layers, last_prompt_states
 from alignx.stage1.latent import LatentSpace, fit_latent_space
+from alignx.stage1.overlong import FittingExamples, fitting_examples
 from alignx.stage1.parameter_matrix import parameter_matrix
 from alignx.stage1.schedule import TrainingJob
 from alignx.stage1.task_vector import TaskVector, read_task_vector
@@ -29,7 +30,7 @@ SHARED = "shared"
 # What changes an adapter; the rest of Stage 1's settings changes only what is extracted from it.
 _TRAINING_FIELDS = (
     "method rank alpha dropout target_modules batch_size micro_batch_tokens weight_decay warmup_fraction max_tokens "
-    "precision"
+    "overlong precision"
 ).split()
 
 
@@ -121,10 +122,10 @@ def train_on_all_axes(
         notice(f"{name}: up to date")
         return
     examples: list[Example] = [example for axis in config.axes for example in read_splits(run, axis).train]
-    job = TrainingJob(name, examples, {}, 0.0, learning_rate, epochs, config.seed)
-    train_adapter(
-        lazy.base, job, config.stage1, folder, extra={"axes": list(config.axes)}, made_from=fingerprint(inputs)
-    )
+    fitting = _fitting(config, lazy.base, name, examples, {})
+    job = TrainingJob(name, fitting.examples, {}, 0.0, learning_rate, epochs, config.seed)
+    extra = {"axes": list(config.axes), **fitting.record}
+    train_adapter(lazy.base, job, config.stage1, folder, extra=extra, made_from=fingerprint(inputs))
     run.mark_done(f"train-{name}", inputs)
 
 
@@ -135,9 +136,11 @@ def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str)
     if run.is_done(f"train-{axis}", inputs, folder / "adapter_model.safetensors"):
         notice(f"expert {axis}: up to date")
         return
+    instructions = {axis: axis_instruction(config, axis)} if settings.injection_rate else {}
+    fitting = _fitting(config, lazy.base, axis, read_splits(run, axis).train, instructions)
     job = TrainingJob(
         axis,
-        read_splits(run, axis).train,
+        fitting.examples,
         {axis: axis_instruction(config, axis)},
         settings.injection_rate,
         settings.learning_rate,
@@ -146,9 +149,18 @@ def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str)
     )
     below = shared_task_vector(config, run, lazy.base)
     with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
-        extra = {"on_top_of": SHARED if below else ""}
+        extra = {"on_top_of": SHARED if below else "", **fitting.record}
         train_adapter(lazy.base, job, settings, folder, extra=extra, made_from=fingerprint(inputs))
     run.mark_done(f"train-{axis}", inputs)
+
+
+def _fitting(
+    config: RunConfig, base: BaseModel, name: str, examples: Sequence[Example], instructions: dict[str, str]
+) -> FittingExamples:
+    found = fitting_examples(name, examples, base.template, config.stage1, instructions)
+    if found.line:
+        notice(f"{name}: {found.line} ({config.stage1.max_tokens} tokens)")
+    return found
 
 
 def shared_is_current(config: RunConfig, run: RunDirectory) -> bool:
