@@ -101,3 +101,24 @@ def test_the_own_axis_config_runs_on_the_sample_alone():
     assert all(axis.record["shared_with_other_axes"] == 0 for axis in prepared.values())
     answers = [example.target for split in SPLITS for example in prepared["concise"].splits[split]]
     assert all(". " not in answer and len(answer) <= 120 for answer in answers)
+
+
+def test_test_data_of_several_sets_are_found_by_their_own_columns_and_joined(tmp_path):
+    (tmp_path / "one.csv").write_text("q,a\nfirst,x\nsecond,y\n")
+    (tmp_path / "two.csv").write_text("q,good,bad\nSECOND,z,w\nthird,z,w\n")
+    config = AxisConfig(
+        sources=[
+            {"dataset": "pairs", "source": "train.csv", "columns": {"prompt": "q", "response": "a"}},
+            {
+                "dataset": "preference",
+                "source": "more.csv",
+                "columns": {"prompt": "q", "chosen": "good", "rejected": "bad"},
+            },
+        ]
+    )
+    examples = load_test_folder("mine", config, tmp_path)
+    assert [(example.instruction, example.target) for example in examples] == [
+        ("first", "x"),
+        ("second", "y"),
+        ("third", "z"),
+    ]
