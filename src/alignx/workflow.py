@@ -4,13 +4,15 @@ Every job does only what is missing or stale.
 """
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from alignx.config import AxisConfig, RunConfig, SplitSizes
-from alignx.config.files import parse_config
+from alignx.config.axis import SCHEMA_FIELDS
+from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
-from alignx.data.prepare import prepare_axes, read_prepared
+from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.mixture.showcase import run_showcase
@@ -18,6 +20,7 @@ from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
+from alignx.runs.files import read_json
 from alignx.runs.lock import writing
 from alignx.stage1.keep import keep_artifacts
 from alignx.stage1.pipeline import axis_job, finish_stage1, run_stage1
@@ -116,7 +119,7 @@ def training_example(
     template = load_template(config.model, template=config.template, revision=config.revision)
     kept = {other: read_prepared(run, other) for other in config.axes if other != axis}
     splits = prepare_axes(config, data_dir=None, kept=kept)[axis].splits
-    return first_example(axis_job(config, axis, splits.train), template, config.stage1)
+    return first_example(axis_job(config, axis, splits.train, template)[0], template, config.stage1)
 
 
 def _config_with_axis(
@@ -152,22 +155,55 @@ def _config_with_axis(
     return parse_config(document, source=f"axis `{axis}`")
 
 
-def parse_dataset(text: str, *, axis: str | None, instruction: str, splits: SplitSizes) -> tuple[str, AxisConfig]:
-    """Read `alpaca`, `beavertails=PATH` or `truthfulqa=sample` as an axis's name and data.
+def parse_dataset(
+    text: str,
+    *,
+    axis: str | None,
+    instruction: str,
+    splits: SplitSizes,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[str, AxisConfig]:
+    """Read `alpaca`, `beavertails=PATH`, `pairs=PATH` or `truthfulqa=sample` as an axis's name and data.
+
+    Args:
+        text: schema, and where the data lie unless they come from the hub.
+        axis: the axis's name; none takes the paper's for that data set.
+        instruction: injected axis instruction; empty takes the built-in one.
+        splits: prompts a split.
+        settings: further keys of the axis, as a config has them.
 
     Raises:
-        ConfigError: unknown data set, or an axis without an instruction.
+        ConfigError: unknown data set, an axis without name or instruction, or data that cannot serve.
     """
     dataset, _, source = text.partition("=")
-    if dataset not in AXIS_OF_DATASET:
-        raise ConfigError(f"--dataset {text}: unknown data set; give {', '.join(AXIS_OF_DATASET)}, or NAME=PATH")
-    name = axis or AXIS_OF_DATASET[dataset]
+    if dataset not in SCHEMA_FIELDS:
+        near = get_close_matches(dataset, SCHEMA_FIELDS, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"give {', '.join(SCHEMA_FIELDS)}, or NAME=PATH"
+        raise ConfigError(f"--dataset {text}: unknown data set; {hint}")
+    name = axis or AXIS_OF_DATASET.get(dataset)
+    if name is None:
+        raise ConfigError(f"--dataset {text}: your own data need a name for their axis; add --axis NAME")
     if not instruction and name not in AXIS_INSTRUCTIONS:
         raise ConfigError(f'--axis {name}: no built-in instruction; add --instruction "Be ..."')
-    data = AxisConfig.model_validate(
-        {"dataset": dataset, "source": source, "instruction": instruction, "splits": splits.model_dump()}
-    )
-    return name, data
+    raw = {"dataset": dataset, "source": source, "instruction": instruction, "splits": splits.model_dump()}
+    return name, check_settings(AxisConfig, {**raw, **(settings or {})}, source=f"axis `{name}`")
+
+
+def describe_data(out: Path, axis: str) -> list[str]:
+    """What was read for an axis, what was dropped and why, and what was too long to train on; one line each.
+
+    Raises:
+        ArtifactError: the axis is not in the run, or a file is damaged.
+    """
+    run = RunDirectory(out)
+    lines = [read_line(axis, part) for part in read_json(run.splits_path)["axes"][axis]["sets"]]
+    training = read_json(run.adapter_folder(axis).parent / "training.json")
+    n_long, n_cut = training["dropped"]["overlong"], training["without_end_token"]
+    return [
+        *lines,
+        f"{axis}: trained on {training['examples']} examples; left out {n_long} that are too long; {n_cut} lack their "
+        "end token",
+    ]
 
 
 def fit_mixture(out: Path, *, method: str = "mocae") -> None:

@@ -1,11 +1,14 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from alignx.config import AxisConfig, SplitSizes
+from alignx.config import AxisConfig, SplitSizes, load_config
 from alignx.data.files import read_rows
+from alignx.data.prepare import prepare_axes
 from alignx.data.sources import SAMPLE_FOLDER, load_axis, load_test_folder
+from alignx.data.splits import SPLITS
 from alignx.errors import DataError
 
 DATASETS = {"alpaca": "alpaca.json", "beavertails": "beavertails.jsonl", "truthfulqa": "truthfulqa.csv"}
@@ -87,3 +90,35 @@ def test_test_data_without_the_schema_names_its_columns(tmp_path):
 def test_split_defaults_fit_truthfulqa():
     sizes = SplitSizes()
     assert (sizes.train, sizes.mix, sizes.calibration, sizes.test) == (360, 65, 60, 140)
+
+
+def test_the_own_axis_config_runs_on_the_sample_alone():
+    config = load_config(Path(__file__).parents[2] / "configs" / "own-axis.yaml")
+    prepared = prepare_axes(config, data_dir=None)
+    assert list(prepared) == ["helpful", "harmless", "concise", "honest"]
+    (sample,) = prepared["concise"].record["sets"]
+    assert sample["prompts"] >= 100 and sample["dropped"] == {}
+    assert all(axis.record["shared_with_other_axes"] == 0 for axis in prepared.values())
+    answers = [example.target for split in SPLITS for example in prepared["concise"].splits[split]]
+    assert all(". " not in answer and len(answer) <= 120 for answer in answers)
+
+
+def test_test_data_of_several_sets_are_found_by_their_own_columns_and_joined(tmp_path):
+    (tmp_path / "one.csv").write_text("q,a\nfirst,x\nsecond,y\n")
+    (tmp_path / "two.csv").write_text("q,good,bad\nSECOND,z,w\nthird,z,w\n")
+    config = AxisConfig(
+        sources=[
+            {"dataset": "pairs", "source": "train.csv", "columns": {"prompt": "q", "response": "a"}},
+            {
+                "dataset": "preference",
+                "source": "more.csv",
+                "columns": {"prompt": "q", "chosen": "good", "rejected": "bad"},
+            },
+        ]
+    )
+    examples = load_test_folder("mine", config, tmp_path)
+    assert [(example.instruction, example.target) for example in examples] == [
+        ("first", "x"),
+        ("second", "y"),
+        ("third", "z"),
+    ]

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from alignx.cli.app import RunArgument, app
-from alignx.cli.options import parse_pairs, parse_splits
+from alignx.cli.options import parse_columns, parse_pairs, parse_splits
 from alignx.config import load_config
 
 DEFAULT_SPLITS = "360,65,60,140"
@@ -42,15 +42,32 @@ def run(
 def stage1(
     model: Annotated[str, typer.Option(help="Preset, hub id, local folder or GGUF file.", show_default=False)],
     dataset: Annotated[
-        str, typer.Option(help="alpaca, beavertails or truthfulqa, from the hub; =PATH for a file; =sample for ours.")
+        str,
+        typer.Option(
+            help="alpaca, beavertails or truthfulqa, from the hub; =PATH for a file or hub name; =sample for ours. "
+            "Your own data: pairs=PATH, preference=PATH or messages=PATH."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Run directory; call again with another data set for the next axis.")],
-    axis: Annotated[str | None, typer.Option(help="Name of the axis; default helpful, harmless or honest.")] = None,
+    axis: Annotated[
+        str | None,
+        typer.Option(help="Name of the axis; default that of the published set (helpful, harmless, honest)."),
+    ] = None,
     instruction: Annotated[str, typer.Option(help="Injected axis instruction; default the built-in one.")] = "",
     splits: Annotated[
         str, typer.Option(help="Prompts for TRAIN,MIX,CALIBRATION,TEST.", show_default=DEFAULT_SPLITS)
     ] = DEFAULT_SPLITS,
+    columns: Annotated[
+        str | None, typer.Option(help="Your file's columns, e.g. prompt=question,response=answer.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Figure the axis is judged by: loss, win_rate, safe_preferred, mc1 or mc2.")
+    ] = None,
     max_examples: Annotated[int | None, typer.Option(help="Rows read, drawn by seed.", min=1)] = None,
+    streaming: Annotated[
+        bool,
+        typer.Option("--streaming", help="Read a set larger than memory row by row; the hub's without a download."),
+    ] = False,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training prompts.", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of a new run.", min=0)] = 0,
@@ -65,11 +82,15 @@ def stage1(
 ) -> None:
     """Train the expert of one axis; again for the next."""
     sizes = parse_splits(splits)
-    from alignx.workflow import add_axis, parse_dataset, training_example
+    from alignx.workflow import add_axis, describe_data, parse_dataset, training_example
 
-    name, data = parse_dataset(dataset, axis=axis, instruction=instruction, splits=sizes)
-    if max_examples is not None:
-        data = data.model_copy(update={"max_examples": max_examples})
+    settings = {
+        "columns": parse_columns(columns),
+        "metric": metric,
+        "max_examples": max_examples,
+        "streaming": streaming,
+    }
+    name, data = parse_dataset(dataset, axis=axis, instruction=instruction, splits=sizes, settings=settings)
     asked = {"epochs": epochs, "learning_rate": learning_rate}
     given = {key: value for key, value in asked.items() if value is not None}
     if show_example:
@@ -79,6 +100,8 @@ def stage1(
         return
     kept = [key for key, on in {"dense": dense, "copy_base": copy_base, "merged": merged}.items() if on]
     add_axis(out, model=model, axis=name, data=data, seed=seed, settings=given, keep=kept, finish=finish)
+    for line in describe_data(out, name):
+        typer.echo(line)
     typer.echo(f"expert {name}: {out / 'stage1' / name / 'adapter'}")
 
 

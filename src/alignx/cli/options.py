@@ -41,3 +41,22 @@ def parse_splits(text: str) -> SplitSizes:
             f"--splits {text}: expected four whole numbers TRAIN,MIX,CALIBRATION,TEST (at least 3,1,2,1), e.g. "
             "72,24,24,36"
         ) from None
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """Read `field=column,field=column`.
+
+    Raises:
+        ConfigError: not of that form, or a field given twice.
+    """
+    columns: dict[str, str] = {}
+    for pair in text.split(",") if text else []:
+        field, equals, column = (part.strip() for part in pair.partition("="))
+        if not field or not equals or not column:
+            raise ConfigError(
+                f"--columns {text}: expected FIELD=COLUMN,..., e.g. --columns prompt=question,response=answer"
+            )
+        if field in columns:
+            raise ConfigError(f"--columns {text}: `{field}` is given twice; keep one of them")
+        columns[field] = column
+    return columns

@@ -1,9 +1,9 @@
 """Settings: one frozen model per stage, YAML in, validated once."""
 
+from alignx.config.axis import AxisConfig, MetricName, SourceConfig, SplitSizes
 from alignx.config.files import load_config
 from alignx.config.schema import (
     MERGE_NAMES,
-    AxisConfig,
     Candidate,
     DialSetting,
     EndToEndConfig,
@@ -12,7 +12,6 @@ from alignx.config.schema import (
     MergeName,
     RunConfig,
     ShowcaseConfig,
-    SplitSizes,
     Stage1Config,
     Stage2Config,
 )
@@ -26,8 +25,10 @@ __all__ = [
     "EvaluateConfig",
     "KeepConfig",
     "MergeName",
+    "MetricName",
     "RunConfig",
     "ShowcaseConfig",
+    "SourceConfig",
     "SplitSizes",
     "Stage1Config",
     "Stage2Config",

@@ -1,15 +1,19 @@
 """Reading a config file: every problem at once, each with its remedy."""
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from alignx.config.presets import PRESETS
-from alignx.config.schema import AxisConfig, RunConfig
+from alignx.config.schema import RunConfig
+from alignx.config.strict import StrictModel
 from alignx.errors import ConfigError
+
+Model = TypeVar("Model", bound=StrictModel)
 
 
 def load_config(path: Path) -> RunConfig:
@@ -41,10 +45,19 @@ def parse_config(raw: dict[str, Any], *, source: str) -> RunConfig:
         if not isinstance(preset, str) or preset not in PRESETS:
             raise ConfigError(f"{source}: unknown preset `{preset}`; known presets: {', '.join(sorted(PRESETS))}")
         raw = _overlay(PRESETS[preset], raw)
+    return check_settings(RunConfig, raw, source=source)
+
+
+def check_settings(model: type[Model], raw: Any, *, source: str) -> Model:
+    """Check settings as a model of theirs; `source` names them in messages.
+
+    Raises:
+        ConfigError: unknown key or value out of range; the message names all of them.
+    """
     try:
-        return RunConfig.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        problems = [_describe(dict(item)) for item in error.errors()]
+        problems = [_describe(model, dict(item)) for item in error.errors()]
         raise ConfigError(f"{source}: " + "; ".join(problems)) from None
 
 
@@ -56,26 +69,39 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _describe(problem: dict[str, Any]) -> str:
+def _describe(root: type[StrictModel], problem: dict[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
     where = ".".join(location) or "top level"
+    given = problem.get("input")
     if problem["type"] == "extra_forbidden":
-        known = _keys_at(location[:-1])
+        known = _keys_at(root, location[:-1])
         near = get_close_matches(location[-1], known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key `{where}`; {hint}"
-    return f"`{where}`: {problem['msg'].removeprefix('Value error, ')} (given: {problem.get('input')!r:.80})"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "literal_error":
+        near = get_close_matches(str(given), re.findall(r"'([^']+)'", message), n=1)
+        message += f"; did you mean `{near[0]}`?" if near else ""
+    shown = f" (given: {given!r:.80})" if not isinstance(given, dict) else ""
+    return f"`{where}`: {message}{shown}"
 
 
-def _keys_at(location: list[str]) -> list[str]:
+def _keys_at(root: type[StrictModel], location: list[str]) -> list[str]:
     """Keys a config may have at a place; names inside `axes` are the user's own."""
-    model: type[BaseModel] = RunConfig
+    model: type[BaseModel] = root
+    own_name = False
     for part in location:
-        if model is RunConfig and part == "axes":
-            model = AxisConfig
-            continue
-        field = model.model_fields.get(part)
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        field = None if own_name else model.model_fields.get(part)
+        own_name = False
+        if field is not None:
+            model = _inner_model(field.annotation) or model
+            own_name = get_origin(field.annotation) is dict
     extra = ["preset"] if model is RunConfig else []
     return sorted([*model.model_fields, *extra])
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    """The settings model that a field holds: itself, or inside a list or a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((inner for part in get_args(annotation) if (inner := _inner_model(part))), None)

@@ -5,41 +5,17 @@ The defaults are what measured best on the embedded model; `presets.py` holds th
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-DatasetName = Literal["alpaca", "beavertails", "truthfulqa"]
+from alignx.config.axis import AxisConfig
+from alignx.config.strict import StrictModel
+
 MergeName = Literal["uniform", "task-arithmetic", "ties", "dare", "negate"]
 MERGE_NAMES: tuple[MergeName, ...] = ("uniform", "task-arithmetic", "ties", "dare", "negate")
 
 
 # Names that artifacts and figures use beside the axes'.
 RESERVED_AXES = {"shared", "joint", "latent", "average", "interval", "nats"}
-
-
-class StrictModel(BaseModel):
-    """A frozen model that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SplitSizes(StrictModel):
-    """Prompts a split; what is left over is not used."""
-
-    train: int = Field(360, ge=1, description="experts, latent space, anchors, warm start of the router")
-    mix: int = Field(65, ge=1, description="everything Stage 2 learns, and the joint LoRA's validation")
-    calibration: int = Field(60, ge=2, description="scales, temperatures, p-values")
-    test: int = Field(140, ge=1, description="never trains anything")
-
-
-class AxisConfig(StrictModel):
-    """One axis: whose data, which instruction."""
-
-    dataset: DatasetName = Field(description="schema of the data")
-    source: str = Field("", description="file (relative to --data-dir), `sample`, or a hub name; empty: the hub")
-    mc_source: str = Field("", description="truthfulqa only: an mc_task.json; empty: the CSV's own columns")
-    instruction: str = Field("", description="injected axis instruction; empty: the built-in one of that name")
-    splits: SplitSizes = SplitSizes()
-    max_examples: int | None = Field(None, ge=1, description="rows read, drawn by seed, before any filter")
 
 
 class Candidate(StrictModel):
@@ -74,6 +50,9 @@ class Stage1Config(StrictModel):
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     injection_rate: float = Field(0.5, ge=0, le=1, description="share of examples with the axis instruction")
     max_tokens: int = Field(512, ge=16, description="prompt + target tokens of a training example")
+    overlong: Literal["drop", "cut"] = Field(
+        "drop", description="an example longer than max_tokens: left out, or its answer cut before the end token"
+    )
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="bf16: autocast around float32 weights")
     shared_expert: bool = Field(True, description="learn what all axes share first, then each axis on top of it")
     shared_epochs: int = Field(1, ge=1, description="passes of the shared expert over all axes")

@@ -1,5 +1,6 @@
 """Which prompt serves what: train, mix, calibration, test; by hash, so that no row of a prompt leaks."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,20 +31,68 @@ def split_examples(examples: Sequence[Example], sizes: SplitSizes, *, salt: str,
     Raises:
         DataError: fewer prompts than the splits ask for.
     """
-    wanted = {split: getattr(sizes, split) for split in SPLITS}
+    return _cut(examples, {split: getattr(sizes, split) for split in SPLITS}, salt=salt, source=source)
+
+
+def split_sets(
+    sets: Sequence[Sequence[Example]], weights: Sequence[float], sizes: SplitSizes, *, salt: str, sources: Sequence[str]
+) -> AxisSplits:
+    """Splits in which every set has its share: weight over the sum of the weights, in each split to the nearest prompt.
+
+    Each set is ordered and cut like `split_examples` does, so a prompt's split does not depend on the other sets'
+    prompts.
+
+    Args:
+        sets: examples by set; no prompt in two of them.
+        weights: one a set, positive.
+        sizes: prompts a split, all sets together.
+        salt: of the order.
+        sources: what messages call the sets.
+
+    Raises:
+        DataError: a set has fewer prompts than its share.
+    """
+    shares = {split: apportion(getattr(sizes, split), weights) for split in SPLITS}
+    parts = [
+        _cut(examples, {split: shares[split][number] for split in SPLITS}, salt=salt, source=source)
+        for number, (examples, source) in enumerate(zip(sets, sources, strict=True))
+    ]
+    return AxisSplits(**{split: _ordered((e for part in parts for e in part[split]), salt) for split in SPLITS})
+
+
+def apportion(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to `total`, each within one of its weight's share (largest remainders first).
+
+    Example:
+        >>> apportion(10, [2.0, 1.0, 1.0])
+        [5, 3, 2]
+    """
+    exact = [total * weight / sum(weights) for weight in weights]
+    counts = [math.floor(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda number: counts[number] - exact[number])
+    for number in by_remainder[: total - sum(counts)]:
+        counts[number] += 1
+    return counts
+
+
+def _cut(examples: Sequence[Example], wanted: Mapping[str, int], *, salt: str, source: str) -> AxisSplits:
     if len(examples) < sum(wanted.values()):
         parts = " + ".join(f"{name} {count}" for name, count in wanted.items())
         raise DataError(
             f"{source}: {len(examples)} distinct usable prompts, but the splits ask for {sum(wanted.values())} "
             f"({parts}); lower `splits` of this axis or give more data"
         )
-    ordered = sorted(examples, key=lambda example: hash_prompt(example.instruction, salt=salt))
+    ordered = _ordered(examples, salt)
     cut: dict[str, list[Example]] = {}
     start = 0
     for split, count in wanted.items():
         cut[split] = ordered[start : start + count]
         start += count
     return AxisSplits(**cut)
+
+
+def _ordered(examples: Iterable[Example], salt: str) -> list[Example]:
+    return sorted(examples, key=lambda example: hash_prompt(example.instruction, salt=salt))
 
 
 def leave_out_trained(

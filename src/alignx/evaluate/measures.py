@@ -24,8 +24,6 @@ from alignx.evaluate.likelihood import Judgement
 from alignx.evaluate.win_rate import win_rate
 
 AVERAGE = "average"
-# What stands for an axis in the likelihood judge's average, by the data set its rows come from.
-HEADLINE = {"alpaca": "win_rate", "beavertails": "safe_preferred", "truthfulqa": "mc2"}
 Column = NDArray[np.float64]
 
 
@@ -107,12 +105,14 @@ def own_expert_losses(prompts: ScoredPrompts) -> Column:
     return np.array([prompts.losses[f"expert-{axis}"][row] for row, axis in enumerate(prompts.axes)])
 
 
-def likelihood_table(prompts: ScoredPrompts, datasets: Mapping[str, str], *, n_draws: int, seed: int) -> dict[str, Any]:
+def likelihood_table(prompts: ScoredPrompts, metrics: Mapping[str, str], *, n_draws: int, seed: int) -> dict[str, Any]:
     """Win rate against the base, safe preference, MC1 and MC2 by method and axis, in per cent, with n and interval.
+
+    There is no average when an axis is judged by its loss, which is not a percentage, or lacks its figure.
 
     Args:
         prompts: the scored prompts; `base` among the methods.
-        datasets: axis -> data set, which says which figure stands for the axis in `average`.
+        metrics: axis -> the figure that stands for it in `average`.
         n_draws: bootstrap draws.
         seed: of the draws.
     """
@@ -132,7 +132,7 @@ def likelihood_table(prompts: ScoredPrompts, datasets: Mapping[str, str], *, n_d
             }
             found = {name: _share(values, n_draws, seed) for name, values in measured.items()}
             table[method][axis] = {name: share for name, share in found.items() if share is not None}
-            headlines.append(table[method][axis].get(HEADLINE[datasets[axis]]))
+            headlines.append(table[method][axis].get(metrics[axis]))
         if all(headline is not None for headline in headlines):
             table[method][AVERAGE] = float(np.mean([headline["value"] for headline in headlines if headline]))
     return table

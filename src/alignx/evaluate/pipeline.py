@@ -195,6 +195,7 @@ def _metrics(
 ) -> dict[str, Any]:
     draws = {"n_draws": config.evaluate.bootstrap_draws, "seed": config.seed}
     axes = list(config.axes)
+    metric = {axis: axis_config.judged_by for axis, axis_config in config.axes.items()}
     expert_losses = np.stack([prompts.losses[expert_method(axis)] for axis in axes], axis=1)
     loss, loss_interval = loss_table(_with_oracle(prompts, expert_losses), **draws)
     ours = prompts.losses[ALIGNX]
@@ -222,9 +223,8 @@ def _metrics(
             for method, losses in prompts.losses.items()
             if method != ALIGNX
         },
-        "likelihood": likelihood_table(
-            prompts, {axis: axis_config.dataset for axis, axis_config in config.axes.items()}, **draws
-        ),
+        "metric": metric,
+        "likelihood": likelihood_table(prompts, metric, **draws),
         **{
             measure: {
                 question: {predictor: figures[measure] for predictor, figures in by_predictor.items()}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from alignx.config import RunConfig
+from alignx.config import AxisConfig, RunConfig
 from alignx.plan.shapes import ModelShapes
 
 # Mean tokens of (prompt, prompt with the built-in axis instruction, target): 300 drawn examples of each published data
@@ -43,7 +43,7 @@ def count_tokens(config: RunConfig, style: str) -> Tokens:
     experts: dict[str, int] = {}
     prompts = injected_prompts = scored = mixed = longest = 0.0
     for axis, axis_config in config.axes.items():
-        prompt, injected, target = _MEAN_TOKENS[style][axis_config.dataset]
+        prompt, injected, target = _mean_tokens(axis_config, style)
         rate, splits = settings.injection_rate, axis_config.splits
         example = rate * injected + (1 - rate) * prompt + target
         experts[axis] = round(settings.epochs * splits.train * example)
@@ -53,10 +53,10 @@ def count_tokens(config: RunConfig, style: str) -> Tokens:
         mixed += splits.mix * (prompt + target)
         longest = max(longest, example)
     if settings.shared_expert:
-        plain = sum(
-            axis.splits.train * (_MEAN_TOKENS[style][axis.dataset][0] + _MEAN_TOKENS[style][axis.dataset][2])
-            for axis in config.axes.values()
-        )
+        plain = 0.0
+        for axis_config in config.axes.values():
+            prompt, _, target = _mean_tokens(axis_config, style)
+            plain += axis_config.splits.train * (prompt + target)
         experts["shared"] = round(settings.shared_epochs * plain)
     # The base reads prompts up to the deepest routing depth only.
     extraction = settings.depths[-1] * (prompts + injected_prompts)
@@ -64,12 +64,21 @@ def count_tokens(config: RunConfig, style: str) -> Tokens:
     return Tokens(experts, round(extraction), round(len(config.axes) * scored), round(passes * mixed), round(longest))
 
 
+def _mean_tokens(axis: AxisConfig, style: str) -> tuple[float, float, float]:
+    """Mean tokens of an axis's examples; a set of the user's own counts as the longest of the published ones."""
+    known = _MEAN_TOKENS[style]
+    longest = max(known.values(), key=sum)
+    found = [known.get(source.dataset, longest) for source in axis.sets]
+    prompt, injected, target = (sum(column) / len(found) for column in zip(*found, strict=True))
+    return prompt, injected, target
+
+
 def target_share(config: RunConfig, style: str) -> float:
     """Share of target tokens in the axis that has most of them, in (0, 1)."""
     rate = config.stage1.injection_rate
     shares = []
     for axis in config.axes.values():
-        prompt, injected, target = _MEAN_TOKENS[style][axis.dataset]
+        prompt, injected, target = _mean_tokens(axis, style)
         shares.append(target / (rate * injected + (1 - rate) * prompt + target))
     return max(shares)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from alignx.config import RunConfig
 from alignx.data.splits import SPLITS
+from alignx.data.tally import dropped_line
 from alignx.report.tables import Cell, Column, Row, Table, facts_table
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json
@@ -29,17 +30,18 @@ def model_table(run: RunDirectory, config: RunConfig, metrics: Mapping[str, Any]
 
 
 def data_table(splits: Mapping[str, Any]) -> Table:
-    """Source, licence and size of every axis's data, prompts by split."""
+    """Source, licence and size of every axis's data, what was dropped of it, and prompts by split."""
     rows = []
     for axis, record in splits["axes"].items():
         counts = [len(record["splits"][split]) for split in SPLITS]
-        given = (record["source"], record["licence"], record["rows_read"], record["usable_prompts"], *counts)
+        dropped = "; ".join(filter(None, (dropped_line(part["dropped"]) for part in record.get("sets", ())))) or "none"
+        given = (record["source"], record["licence"], record["rows_read"], record["usable_prompts"], dropped, *counts)
         rows.append(Row(axis, axis, tuple(Cell(str(one)) for one in given)))
-    titles = ("source", "licence", "rows read", "usable prompts", *SPLITS)
+    titles = ("source", "licence", "rows read", "usable prompts", "dropped", *SPLITS)
     return Table(
         "Data: prompts by split",
         "axis",
-        tuple(Column(title, is_text=title in {"source", "licence"}) for title in titles),
+        tuple(Column(title, is_text=title in {"source", "licence", "dropped"}) for title in titles),
         tuple(rows),
         f"Splits are cut by a hash of the prompt with the salt {splits['salt']}; no prompt is in two of them.",
     )

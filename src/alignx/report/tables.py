@@ -187,8 +187,7 @@ def likelihood_table(metrics: Mapping[str, Any]) -> Table:
         f"Win rate: share of prompts whose reference answer is likelier than under the base model (ties half), not a "
         f"person's or GPT-4's preference. Multiple choice is asked in the {metrics['prompt_style']} prompt style, so "
         f"MC1 and MC2 compare with each other only, not with published figures. With each value: its 95% bootstrap "
-        f"interval. The average takes one figure an axis (win rate, safe preferred or MC2, by its data set) and has no "
-        f"interval.",
+        f"interval. {_average_takes(metrics)}",
     )
 
 
@@ -348,6 +347,17 @@ def _difference_row(name: str, label: str, found: Mapping[str, Any], axes: Seque
     cells += [Cell(signed_per_cent(found[axis]), signed_range(found[f"{axis}_interval"])) for axis in axes]
     cells.append(Cell(verdict, tone=verdict if verdict in {"better", "worse"} else ""))
     return Row(name, label, tuple(cells))
+
+
+def _average_takes(metrics: Mapping[str, Any]) -> str:
+    """Which figure stands for each axis; figures made before axes named theirs do not say."""
+    if "metric" not in metrics:
+        return "The average takes one figure an axis (win rate, safe preferred or MC2) and has no interval."
+    chosen = {axis: _MEASURES.get(name, "loss") for axis, name in metrics["metric"].items()}
+    taken = "; ".join(f"{axis}: {words}" for axis, words in chosen.items())
+    if "loss" in chosen.values():
+        return f"Each axis is judged by one figure ({taken}); a loss is not a percentage, so there is no average."
+    return f"The average takes one figure an axis ({taken}) and has no interval."
 
 
 def _rate(found: Mapping[str, Any] | None) -> Cell:

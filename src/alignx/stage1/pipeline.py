@@ -10,6 +10,7 @@ from alignx.config import RunConfig
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.example import Example
 from alignx.data.prepare import data_fingerprint, prepare_axes, read_prepared, read_splits, write_axes
+from alignx.data.template import PromptTemplate
 from alignx.errors import ArtifactError, ConfigError
 from alignx.models.base_record import base_fingerprint
 from alignx.models.fold import folded
@@ -26,6 +27,7 @@ from alignx.runs.temporaries import SUFFIX, temporary_prefix
 from alignx.stage1.activations import depth_layers, iter_prompt_states
 from alignx.stage1.adapter_files import adapter_files, check_adapter
 from alignx.stage1.latent import LatentSpace, checked_latent_space, fit_latent_space
+from alignx.stage1.overlong import FittingExamples, fitting_examples
 from alignx.stage1.parameter_matrix import parameter_matrix
 from alignx.stage1.schedule import TrainingJob
 from alignx.stage1.state_file import StateFile
@@ -36,7 +38,7 @@ SHARED = "shared"
 # What changes an adapter; the rest of Stage 1's settings changes only what is extracted from it.
 _TRAINING_FIELDS = (
     "method rank alpha dropout target_modules batch_size micro_batch_tokens weight_decay warmup_fraction max_tokens "
-    "precision"
+    "overlong precision"
 ).split()
 
 
@@ -128,15 +130,10 @@ def train_on_all_axes(
         notice(f"{name}: up to date")
         return
     examples: list[Example] = [example for axis in config.axes for example in read_splits(run, axis).train]
-    job = TrainingJob(name, examples, {}, 0.0, learning_rate, epochs, config.seed)
-    train_adapter(
-        lazy.base,
-        job,
-        config.stage1,
-        folder,
-        extra={"axes": list(config.axes), "base": base_fingerprint(run)},
-        made_from=fingerprint(inputs),
-    )
+    fitting = _fitting(config, lazy.base.template, name, examples, {})
+    job = TrainingJob(name, fitting.examples, {}, 0.0, learning_rate, epochs, config.seed)
+    extra = {"axes": list(config.axes), "base": base_fingerprint(run), **fitting.record}
+    train_adapter(lazy.base, job, config.stage1, folder, extra=extra, made_from=fingerprint(inputs))
     run.mark_done(f"train-{name}", inputs, *adapter_files(folder))
 
 
@@ -147,20 +144,32 @@ def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str)
     if run.is_done(f"train-{axis}", inputs, folder / "adapter_model.safetensors"):
         notice(f"expert {axis}: up to date")
         return
-    job = axis_job(config, axis, read_splits(run, axis).train)
+    job, dropped = axis_job(config, axis, read_splits(run, axis).train, lazy.base.template)
     below = shared_task_vector(config, run, lazy.base)
     with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
-        extra = {"on_top_of": SHARED if below else "", "base": base_fingerprint(run)}
+        extra = {"on_top_of": SHARED if below else "", "base": base_fingerprint(run), **dropped}
         train_adapter(lazy.base, job, settings, folder, extra=extra, made_from=fingerprint(inputs))
     run.mark_done(f"train-{axis}", inputs, *adapter_files(folder))
 
 
-def axis_job(config: RunConfig, axis: str, examples: Sequence[Example]) -> TrainingJob:
-    """How an axis's expert is trained on its examples."""
+def axis_job(
+    config: RunConfig, axis: str, examples: Sequence[Example], template: PromptTemplate
+) -> tuple[TrainingJob, dict[str, Any]]:
+    """How an axis's expert is trained on those of its examples that fit, and a record of the others."""
     settings = config.stage1
     instructions = {axis: axis_instruction(config, axis)}
+    fitting = _fitting(config, template, axis, examples, instructions if settings.injection_rate else {})
     rates = settings.injection_rate, settings.learning_rate
-    return TrainingJob(axis, examples, instructions, *rates, settings.epochs, config.seed)
+    return TrainingJob(axis, fitting.examples, instructions, *rates, settings.epochs, config.seed), fitting.record
+
+
+def _fitting(
+    config: RunConfig, template: PromptTemplate, name: str, examples: Sequence[Example], instructions: dict[str, str]
+) -> FittingExamples:
+    found = fitting_examples(name, examples, template, config.stage1, instructions)
+    if found.line:
+        notice(f"{name}: {found.line} ({config.stage1.max_tokens} tokens)")
+    return found
 
 
 def shared_is_current(config: RunConfig, run: RunDirectory) -> bool:
