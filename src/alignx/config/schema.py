@@ -52,7 +52,8 @@ class Candidate(StrictModel):
 class Stage1Config(StrictModel):
     """How experts are trained and what is extracted from them."""
 
-    method: Literal["lora", "full"] = "lora"
+    method: Literal["lora", "full"] = Field("lora", description="full: train the weights themselves, all of them")
+    expert_rank: int | None = Field(None, ge=1, description="full only: rank of an expert's factors; none: `rank`")
     rank: int = Field(16, ge=1, description="rank of each expert")
     alpha: int = Field(32, ge=1, description="LoRA alpha; the update is (alpha / rank) B A")
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -73,6 +74,11 @@ class Stage1Config(StrictModel):
     depths: tuple[float, ...] = Field(
         (0.125, 0.25, 0.375, 0.5), description="routing depths as shares of the layers, ascending"
     )
+
+    @property
+    def factor_rank(self) -> int:
+        """Rank of the factors that stand for a fully fine-tuned expert where factors are needed."""
+        return self.expert_rank or self.rank
 
     @model_validator(mode="after")
     def _check(self) -> Self:

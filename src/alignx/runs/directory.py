@@ -62,6 +62,10 @@ class RunDirectory:
         """Where an expert's adapter lies; `shared` and `joint` are kept the same way."""
         return self.root / "stage1" / name / "adapter"
 
+    def task_vector_folder(self, name: str) -> Path:
+        """Where a dense task vector lies."""
+        return self.root / "stage1" / name / "task_vector"
+
     def task_matrix_path(self, axis: str) -> Path:
         return self.root / "stage1" / axis / "task_matrix.safetensors"
 

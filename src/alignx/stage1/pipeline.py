@@ -1,7 +1,6 @@
 """Stage 1, start to end: data, shared expert, one expert an axis, and what is extracted from them."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.example import Example
 from alignx.data.prepare import data_fingerprint, prepare_axes, read_prepared, read_splits, write_axes
 from alignx.errors import ArtifactError, ConfigError
-from alignx.models.fold import folded
+from alignx.models.fold import Updates, folded
 from alignx.models.layers import adapted_modules
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel, resolve_model
@@ -19,6 +18,8 @@ from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_tensors, write_tensors
 from alignx.stage1.activations import depth_layers, last_prompt_states
+from alignx.stage1.dense_vector import INDEX_FILE
+from alignx.stage1.full import read_full_updates, train_full
 from alignx.stage1.latent import LatentSpace, fit_latent_space
 from alignx.stage1.parameter_matrix import parameter_matrix
 from alignx.stage1.schedule import TrainingJob
@@ -66,10 +67,6 @@ def run_stage1(
     Raises:
         AlignXError: of the step that could not be done; what was finished before stays.
     """
-    if config.stage1.method == "full":
-        raise ConfigError(
-            "stage1.method `full` is not available in this version; set `method: lora`, or use the config's lora twin"
-        )
     lazy = lazy or LazyBase(config, run)
     resolve_model(config.model)
     for axis in config.axes:
@@ -102,9 +99,10 @@ def run_stage1(
 
 def training_inputs(config: RunConfig, run: RunDirectory, axes: Sequence[str], **more: Any) -> dict[str, Any]:
     """Everything an adapter's bits depend on."""
+    full = {"expert_rank": config.stage1.factor_rank} if config.stage1.method == "full" else {}
     return {
         "model": [config.model, config.revision, config.template, config.dtype],
-        "settings": {name: getattr(config.stage1, name) for name in _TRAINING_FIELDS},
+        "settings": {name: getattr(config.stage1, name) for name in _TRAINING_FIELDS} | full,
         "data": {axis: data_fingerprint(run, axis) for axis in axes},
         "seed": config.seed,
         **more,
@@ -114,25 +112,21 @@ def training_inputs(config: RunConfig, run: RunDirectory, axes: Sequence[str], *
 def train_on_all_axes(
     config: RunConfig, run: RunDirectory, lazy: LazyBase, *, name: str, learning_rate: float, epochs: int
 ) -> None:
-    """One LoRA on all axes' training prompts together, in the format used at inference (no injection)."""
+    """One expert on all axes' training prompts together, in the format used at inference (no injection)."""
     inputs = _all_axes_inputs(config, run, learning_rate, epochs)
-    folder = run.adapter_folder(name)
-    if run.is_done(f"train-{name}", inputs, folder / "adapter_model.safetensors"):
+    if run.is_done(f"train-{name}", inputs, *expert_files(config, run, name)):
         notice(f"{name}: up to date")
         return
     examples: list[Example] = [example for axis in config.axes for example in read_splits(run, axis).train]
     job = TrainingJob(name, examples, {}, 0.0, learning_rate, epochs, config.seed)
-    train_adapter(
-        lazy.base, job, config.stage1, folder, extra={"axes": list(config.axes)}, made_from=fingerprint(inputs)
-    )
+    _train(config, run, lazy, job, inputs, extra={"axes": list(config.axes)})
     run.mark_done(f"train-{name}", inputs)
 
 
 def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str) -> None:
     settings = config.stage1
     inputs = _axis_inputs(config, run, axis)
-    folder = run.adapter_folder(axis)
-    if run.is_done(f"train-{axis}", inputs, folder / "adapter_model.safetensors"):
+    if run.is_done(f"train-{axis}", inputs, *expert_files(config, run, axis)):
         notice(f"expert {axis}: up to date")
         return
     job = TrainingJob(
@@ -144,18 +138,31 @@ def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str)
         settings.epochs,
         config.seed,
     )
-    below = shared_task_vector(config, run, lazy.base)
-    with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
-        extra = {"on_top_of": SHARED if below else ""}
-        train_adapter(lazy.base, job, settings, folder, extra=extra, made_from=fingerprint(inputs))
+    below = shared_updates(config, run, lazy.base)
+    with folded(lazy.base.model, below):
+        _train(config, run, lazy, job, inputs, extra={"on_top_of": SHARED if below else ""})
     run.mark_done(f"train-{axis}", inputs)
+
+
+def _train(
+    config: RunConfig, run: RunDirectory, lazy: LazyBase, job: TrainingJob, inputs: Any, *, extra: dict[str, Any]
+) -> None:
+    train = train_full if config.stage1.method == "full" else train_adapter
+    train(lazy.base, job, config.stage1, run.adapter_folder(job.name), extra=extra, made_from=fingerprint(inputs))
+
+
+def expert_files(config: RunConfig, run: RunDirectory, name: str) -> list[Path]:
+    """The files without which an expert (or `shared`, or `joint`) is not there."""
+    factors = run.adapter_folder(name) / "adapter_model.safetensors"
+    dense = [run.task_vector_folder(name) / INDEX_FILE] if config.stage1.method == "full" else []
+    return [factors, *dense]
 
 
 def shared_is_current(config: RunConfig, run: RunDirectory) -> bool:
     """Whether the shared expert was trained on the very prompts the run's axes now have."""
     settings = config.stage1
     inputs = _all_axes_inputs(config, run, settings.learning_rate, settings.shared_epochs)
-    return run.is_current(f"train-{SHARED}", inputs, run.adapter_folder(SHARED) / "adapter_model.safetensors")
+    return run.is_current(f"train-{SHARED}", inputs, *expert_files(config, run, SHARED))
 
 
 def stage1_is_current(config: RunConfig, run: RunDirectory) -> bool:
@@ -163,9 +170,7 @@ def stage1_is_current(config: RunConfig, run: RunDirectory) -> bool:
     if config.stage1.shared_expert and not shared_is_current(config, run):
         return False
     return all(
-        run.is_current(
-            f"train-{axis}", _axis_inputs(config, run, axis), run.adapter_folder(axis) / "adapter_model.safetensors"
-        )
+        run.is_current(f"train-{axis}", _axis_inputs(config, run, axis), *expert_files(config, run, axis))
         for axis in config.axes
     ) and run.is_current("finish-stage1", _finish_inputs(config, run), *_finish_outputs(config, run))
 
@@ -210,21 +215,34 @@ def _write_config(config: RunConfig, run: RunDirectory) -> None:
 
 
 def shared_task_vector(config: RunConfig, run: RunDirectory, base: BaseModel) -> TaskVector | None:
-    """The shared expert's task vector, or none when the run has no shared expert."""
+    """The shared expert's task vector as factors, or none when the run has no shared expert."""
     if not config.stage1.shared_expert:
         return None
     return read_task_vector(run.adapter_folder(SHARED), adapted_modules(base.model, config.stage1.target_modules))
 
 
 def expert_task_vectors(config: RunConfig, run: RunDirectory, base: BaseModel) -> dict[str, TaskVector]:
-    """Task vectors of all axes, by axis, in the config's order."""
+    """Task vectors of all axes as factors, by axis, in the config's order; of a full expert what its factors keep."""
     modules = adapted_modules(base.model, config.stage1.target_modules)
     return {axis: read_task_vector(run.adapter_folder(axis), modules) for axis in config.axes}
 
 
-def dense_updates(task_vector: TaskVector) -> dict[str, Any]:
+def dense_updates(task_vector: TaskVector) -> Updates:
     """A task vector as `folded` takes it."""
     return {name: update.dense for name, update in task_vector.updates.items()}
+
+
+def expert_updates(config: RunConfig, run: RunDirectory, base: BaseModel, name: str) -> Updates:
+    """The whole update of an expert (or `shared`, or `joint`) as `folded` takes it, whatever it was trained by."""
+    if config.stage1.method == "full":
+        return read_full_updates(run.task_vector_folder(name), base.model)
+    modules = adapted_modules(base.model, config.stage1.target_modules)
+    return dense_updates(read_task_vector(run.adapter_folder(name), modules))
+
+
+def shared_updates(config: RunConfig, run: RunDirectory, base: BaseModel) -> Updates:
+    """The shared expert's whole update; empty when the run has no shared expert."""
+    return expert_updates(config, run, base, SHARED) if config.stage1.shared_expert else {}
 
 
 def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
@@ -251,11 +269,10 @@ def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     write_tensors(run.latent_path, space.tensors())
     for axis, axis_states in states.items():
         write_tensors(run.signature_path(axis), {"signature": space.signature(axis_states)})
-    below = shared_task_vector(config, run, base)
-    with folded(base.model, dense_updates(below)) if below else nullcontext():
+    with folded(base.model, shared_updates(config, run, base)):
         for axis, examples in trained.items():
             injected = encode_prompts(base, examples, injected=axis_instruction(config, axis))
-            with folded(base.model, dense_updates(vectors[axis])):
+            with folded(base.model, expert_updates(config, run, base, axis)):
                 seen = last_prompt_states(base, injected, layers[-1:], description=f"task matrix {axis}")
             write_tensors(run.task_matrix_path(axis), {"task_matrix": space.project(seen[:, 0], len(layers) - 1)})
     lazy.check(base)
