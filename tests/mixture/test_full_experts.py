@@ -1,6 +1,7 @@
 """Fully fine-tuned experts on the whole road: trained, mixed, scored and run."""
 
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from alignx.config import RunConfig
 from alignx.config.files import load_config, parse_config
 from alignx.data.prepare import read_splits
 from alignx.errors import ArtifactError
+from alignx.evaluate.joint import train_joint
 from alignx.evaluate.methods import methods
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.models.fingerprint import model_sha256
@@ -23,13 +25,14 @@ from alignx.models.scoring import answer_log_probs
 from alignx.runs import RunDirectory
 from alignx.runs.files import read_json, read_jsonl
 from alignx.stage1.dense_vector import DenseVector
+from alignx.stage1.full import read_full_updates
 from alignx.stage1.pipeline import run_stage1
 from alignx.stage2.experts import install_experts
 from alignx.stage2.pipeline import read_mocae, run_stage2, target_items
 from alignx.stage2.whole import fixed_form, read_whole_experts
 
 AXES = ("helpful", "harmless", "honest")
-MERGES = ("uniform", "task-arithmetic", "ties", "dare", "negate")
+MERGES = ("task-arithmetic", "ties")
 PROMPTS = [[5, 9, 40, 7, 300], [8, 8, 90, 41, 77, 200, 6]]
 Run = tuple[RunConfig, RunDirectory]
 
@@ -156,7 +159,7 @@ def test_the_run_holds_every_artifact_and_the_base_as_it_was(finished: Run) -> N
 def test_every_method_has_a_finite_loss(finished: Run) -> None:
     metrics = read_json(finished[1].evaluation_folder("test") / "metrics.json")
     expected = {"base", *(f"expert-{axis}" for axis in AXES), "joint", "uniform", "alignx"}
-    expected |= {f"ablation-{name}" for name in MERGES if name != "uniform"} | {"oracle-best-expert"}
+    expected |= {f"ablation-{name}" for name in MERGES} | {"oracle-best-expert"}
     assert metrics["loss"].keys() == expected
     assert all(torch.isfinite(torch.tensor(row["average"])) for row in metrics["loss"].values())
 
@@ -175,8 +178,6 @@ def test_a_finished_run_is_left_as_it_is(finished: Run) -> None:
 
 
 def test_an_expert_without_its_task_vector_is_trained_again(finished: Run, tmp_path: Path) -> None:
-    import shutil
-
     config, run = finished
     again = RunDirectory(shutil.copytree(run.root, tmp_path / "run"))
     shutil.rmtree(again.task_vector_folder("honest"))
@@ -191,19 +192,18 @@ def test_a_shared_expert_may_be_fully_fine_tuned_too(
     tiny_models: dict[str, Path], tiny_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     stage1 = {"method": "full", "learning_rate": 3e-3, "shared_expert": True}
-    config, run = tiny_config(tiny_models["llama"], stage1=stage1), RunDirectory(tmp_path)
+    evaluate = {"joint_candidates": [{"learning_rate": 3e-3, "epochs": 1}]}
+    config, run = tiny_config(tiny_models["llama"], stage1=stage1, evaluate=evaluate), RunDirectory(tmp_path)
     run_stage1(config, run)
     run_stage2(config, run)
-    run_evaluate(config, run)
     expected = _last_logits(_tuned((config, run), {"shared": 1.0, "honest": 1.0}), PROMPTS[0])
     with AlignX.from_run(config, run, LazyBase(config, run)) as model:
         found = model.next_token_logits(PROMPTS[:1], Dial({"helpful": 0, "harmless": 0, "honest": 1}))
     assert _close(found[0], expected)
-    # The joint model with the shared expert's own settings is not trained twice.
-    assert read_json(run.adapter_folder("joint").parent / "training.json")["name"] in {
-        "shared",
-        "joint-rate-0.01-passes-1",
-    }
+    # A joint model with the shared expert's own settings is the shared expert.
+    train_joint(config, run, LazyBase(config, run))
+    assert read_json(run.adapter_folder("joint").parent / "training.json")["name"] == "shared"
+    assert read_full_updates(run.task_vector_folder("joint"), load_base(config.model).model)
 
 
 def test_the_methods_gates_stay_shut_where_updates_are_folded(finished: Run) -> None:
@@ -232,9 +232,8 @@ def test_the_published_configs_ask_for_full_fine_tuning(path: Path) -> None:
     assert (stage1.method, stage1.shared_expert, stage1.factor_rank) == ("full", False, stage1.rank)
 
 
-@pytest.mark.parametrize("architecture", ["mistral", "deepseek"])
 def test_the_published_settings_run_on_a_small_model(
-    tiny_models: dict[str, Path], tiny_data: Path, tmp_path: Path, architecture: str
+    tiny_models: dict[str, Path], tiny_data: Path, tmp_path: Path
 ) -> None:
     """bfloat16 weights, a rate of 2e-5 and Alpaca's template; only the numbers of prompts are smaller."""
     splits = {"splits": {"train": 20, "mix": 7, "calibration": 7, "test": 6}}
@@ -242,11 +241,11 @@ def test_the_published_settings_run_on_a_small_model(
     config = parse_config(
         {
             "preset": "paper",
-            "model": str(tiny_models[architecture]),
+            "model": str(tiny_models["mistral"]),
             "axes": {axis: {"source": str(tiny_data / file), **splits} for axis, file in files.items()},
             "stage1": {"max_tokens": 120},
             "stage2": {"dimension_neighbours": [4, 8]},
-            "evaluate": {"bootstrap_draws": 100, "max_tokens": 128},
+            "evaluate": {"bootstrap_draws": 100, "max_tokens": 128, "joint": False},
         },
         source="test",
     )
