@@ -169,6 +169,7 @@ class RunConfig(StrictModel):
     revision: str | None = Field(None, description="hub revision")
     template: Literal["auto", "chat", "alpaca"] = Field("auto", description="auto: chat when the model has one")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the base weights")
+    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="of the base's linear layers; LoRA only")
     seed: int = Field(0, ge=0)
     salt: str = Field("", description="splits' salt; empty: made from the seed")
     axes: dict[str, AxisConfig] = Field(min_length=1)
@@ -188,6 +189,8 @@ class RunConfig(StrictModel):
                     f"axis `{name}` has {axis.splits.train} training prompts; the calibrators need more than "
                     f"{max(self.stage2.neighbour, 2)}"
                 )
+        if self.quantization != "none":
+            self._check_quantised()
         for setting in self.showcase.settings:
             if sum(setting.floors.values()) > 1:
                 raise ValueError(f"showcase setting `{setting.label}`: floors add up to more than 1")
@@ -195,6 +198,20 @@ class RunConfig(StrictModel):
             if unknown:
                 raise ValueError(f"showcase setting `{setting.label}` names axis `{unknown[0]}`, which this run lacks")
         return self
+
+    def _check_quantised(self) -> None:
+        """Nothing can be added to quantised weights; experts behind gates do not need it."""
+        asked = f"quantization `{self.quantization}`"
+        if self.stage1.method == "full":
+            raise ValueError(f"{asked}: quantised weights cannot be fine-tuned; set `stage1.method: lora`")
+        if self.stage1.shared_expert:
+            raise ValueError(
+                f"{asked}: experts learn on top of a shared one folded into the weights, which quantised weights do "
+                "not allow; set `stage1.shared_expert: false`"
+            )
+        dense = [name for name in self.stage2.merges if name in {"ties", "dare"}]
+        if dense:
+            raise ValueError(f"{asked}: merge `{dense[0]}` adds to the weights; leave it out of `stage2.merges`")
 
     @property
     def split_salt(self) -> str:

@@ -37,6 +37,7 @@ class LazyBase:
             template=self.config.template,
             dtype=self.config.dtype,
             revision=self.config.revision,
+            quantization=self.config.quantization,
         )
         adapted_modules(base.model, self.config.stage1.target_modules)  # raises when nothing can be adapted
         self.check(base)
@@ -50,6 +51,8 @@ class LazyBase:
         """
         tensors = model_sha256(base.model)
         identity = {"model": base.source.identity, "revision": self.config.revision, "dtype": self.config.dtype}
+        if self.config.quantization != "none":
+            identity["quantization"] = self.config.quantization
         if not self.run.base_path.is_file():
             write_json(self.run.base_path, {**identity, "tensors": tensors})
             return

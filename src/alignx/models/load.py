@@ -15,6 +15,7 @@ import torch
 from alignx.data.template import PromptTemplate
 from alignx.errors import ModelError
 from alignx.models.presets import MODEL_PRESETS
+from alignx.models.quantised import check_quantisation, quantised_options
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,14 @@ def resolve_model(name: str) -> ModelSource:
     return ModelSource(name, name, hub_id=name)
 
 
-def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revision: str | None = None) -> BaseModel:
+def load_base(
+    name: str,
+    *,
+    template: str = "auto",
+    dtype: str = "float32",
+    revision: str | None = None,
+    quantization: str = "none",
+) -> BaseModel:
     """Load a causal language model and its tokenizer for use as a base, onto the GPU where there is one.
 
     Args:
@@ -101,20 +109,24 @@ def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revi
         template: `auto`, `chat` or `alpaca`; `auto` takes the preset's choice first.
         dtype: `float32` or `bfloat16`.
         revision: hub revision.
+        quantization: `none`, `8bit` or `4bit` linear layers; `dtype` is then that of the rest.
 
     Raises:
-        ModelError: nothing there, not a causal language model, no way to pad or end a sequence.
+        ModelError: nothing there, not a causal language model, no way to pad or end a sequence, or no way to quantise.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = resolve_model(name)
+    check_quantisation(quantization, gguf=source.gguf_file is not None)
     options: dict[str, Any] = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
     if revision is not None:
         options["revision"] = revision
     with _quiet_loading():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
-            model = AutoModelForCausalLM.from_pretrained(source.location, dtype=getattr(torch, dtype), **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                source.location, dtype=getattr(torch, dtype), **options, **quantised_options(quantization)
+            )
         except Exception as error:  # Transformers raises many types for one cause: it could not be loaded
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
@@ -123,7 +135,7 @@ def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revi
             ) from error
     _clear_gguf_marks(model)
     _settle_padding(tokenizer, model)
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and quantization == "none":  # quantised weights are made where they stay
         model.to("cuda")
     model.eval()
     model.requires_grad_(False)

@@ -1,8 +1,11 @@
 """Stage 1, start to end: data, shared expert, one expert an axis, and what is extracted from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from alignx.config import RunConfig
 from alignx.config.presets import AXIS_INSTRUCTIONS
@@ -10,6 +13,7 @@ from alignx.data.example import Example
 from alignx.data.prepare import data_fingerprint, prepare_axes, read_prepared, read_splits, write_axes
 from alignx.errors import ArtifactError, ConfigError
 from alignx.models.fold import Updates, folded
+from alignx.models.gated import GatedModel
 from alignx.models.layers import adapted_modules
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel, resolve_model
@@ -100,8 +104,9 @@ def run_stage1(
 def training_inputs(config: RunConfig, run: RunDirectory, axes: Sequence[str], **more: Any) -> dict[str, Any]:
     """Everything an adapter's bits depend on."""
     full = {"expert_rank": config.stage1.factor_rank} if config.stage1.method == "full" else {}
+    quantised = [config.quantization] if config.quantization != "none" else []
     return {
-        "model": [config.model, config.revision, config.template, config.dtype],
+        "model": [config.model, config.revision, config.template, config.dtype, *quantised],
         "settings": {name: getattr(config.stage1, name) for name in _TRAINING_FIELDS} | full,
         "data": {axis: data_fingerprint(run, axis) for axis in axes},
         "seed": config.seed,
@@ -272,11 +277,23 @@ def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     with folded(base.model, shared_updates(config, run, base)):
         for axis, examples in trained.items():
             injected = encode_prompts(base, examples, injected=axis_instruction(config, axis))
-            with folded(base.model, expert_updates(config, run, base, axis)):
+            with _alone(config, run, base, axis):
                 seen = last_prompt_states(base, injected, layers[-1:], description=f"task matrix {axis}")
             write_tensors(run.task_matrix_path(axis), {"task_matrix": space.project(seen[:, 0], len(layers) - 1)})
     lazy.check(base)
     run.mark_done("finish-stage1", inputs)
+
+
+@contextmanager
+def _alone(config: RunConfig, run: RunDirectory, base: BaseModel, axis: str) -> Iterator[None]:
+    """One expert in the base: folded, which is quickest, or behind gates where the weights are quantised."""
+    if config.quantization == "none":
+        with folded(base.model, expert_updates(config, run, base, axis)):
+            yield
+        return
+    vector = expert_task_vectors(config, run, base)[axis]
+    with GatedModel(base.model, {axis: vector.updates}) as gated, gated.using(torch.ones(1, 1)):
+        yield
 
 
 def encode_prompts(base: BaseModel, examples: Sequence[Example], *, injected: str = "") -> list[list[int]]:
