@@ -30,7 +30,7 @@ def measure_extraction(repeats: int, config: Any, data_dir: Path | None) -> dict
     from alignx.data.prepare import prepare_axes
     from alignx.models.load import load_base
     from alignx.stage1.activations import depth_layers, iter_prompt_states
-    from alignx.stage1.pipeline import encode_prompts
+    from alignx.stage1.extracts import encode_prompts
     from alignx.stage1.state_file import StateFile
 
     base = load_base(config.model)

@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -83,18 +84,26 @@ class Study:
         self.work = work
         self.data_dir = data_dir
 
-    def losses(self, arrangements: list[Arrangement], seed: int, split: str, rate: float) -> list[dict[str, float]]:
-        """Prompt -> loss on a split, for each arrangement."""
-        needed = [training for arrangement in arrangements for training in arrangement.train(seed, rate)]
-        if any(training.below for training in needed):
-            self._do([(shared(seed, rate), "mix")])
+    def losses(
+        self, arrangements: list[Arrangement], seeds: Sequence[int], split: str, rate: float
+    ) -> list[list[dict[str, float]]]:
+        """Prompt -> loss on a split, for each arrangement and seed."""
+        needed = [
+            training for seed in seeds for arrangement in arrangements for training in arrangement.train(seed, rate)
+        ]
+        below = [(shared(seed, rate), "mix") for seed in seeds if any(training.below for training in needed)]
+        # What others build on comes first, and what builds on nothing keeps the second process busy meanwhile.
+        self._do([*below, *((training, split) for training in needed if not training.below)])
         self._do([(training, split) for training in needed])
         return [
-            {
-                prompt: loss
-                for training in arrangement.train(seed, rate)
-                for prompt, loss in json.loads(self._path(training, split).read_text()).items()
-            }
+            [
+                {
+                    prompt: loss
+                    for training in arrangement.train(seed, rate)
+                    for prompt, loss in json.loads(self._path(training, split).read_text()).items()
+                }
+                for seed in seeds
+            ]
             for arrangement in arrangements
         ]
 
@@ -127,7 +136,7 @@ def do_job(job: dict[str, Any], work: Path, data_dir: Path) -> None:
     from alignx.models.fold import folded
     from alignx.models.load import load_base
     from alignx.runs.files import write_json
-    from alignx.stage1.pipeline import axis_instruction, dense_updates
+    from alignx.stage1.experts import axis_instruction, dense_updates
     from alignx.stage1.schedule import TrainingJob
     from alignx.stage1.task_vector import read_task_vector
     from alignx.stage1.train import train_adapter
@@ -171,20 +180,40 @@ def _losses(config: Any, base: Any, examples: Any, split: str) -> dict[str, floa
     }
 
 
-def choose(study: Study, name: str, epochs: tuple[int, ...], injection: float, rate: float) -> tuple[Arrangement, Any]:
-    """The arrangement's best learning rate and passes on the mix split of seed 0."""
+def choose(
+    study: Study, candidates: list[Arrangement], rate: float
+) -> tuple[dict[str, Arrangement], dict[str, list[dict[str, Any]]]]:
+    """Each arrangement's best learning rate and passes on the mix split of seed 0."""
     tried: dict[Arrangement, float] = {}
+    while candidates:
+        found = study.losses(candidates, [0], "mix", rate)
+        tried.update(
+            (candidate, axis_average(by_seed[0])) for candidate, by_seed in zip(candidates, found, strict=True)
+        )
+        best = {
+            name: min((candidate for candidate in tried if candidate.name == name), key=lambda one: tried[one])
+            for name in dict.fromkeys(candidate.name for candidate in tried)
+        }
+        most = {name: max(one.learning_rate for one in tried if one.name == name) for name in best}
+        candidates = [
+            replace(one, learning_rate=2 * one.learning_rate)
+            for one in best.values()
+            if one.learning_rate == most[one.name]
+        ]
+    listed = {
+        name: [{**asdict(one), "mix_loss": loss} for one, loss in tried.items() if one.name == name] for name in best
+    }
+    return best, listed
 
-    def measure(candidates: list[Arrangement]) -> None:
-        new = [candidate for candidate in candidates if candidate not in tried]
-        tried.update(zip(new, map(axis_average, study.losses(new, 0, "mix", rate)), strict=True))
 
-    measure([Arrangement(name, rate_tried, n, injection) for n in epochs for rate_tried in RATES])
-    best = min(tried, key=lambda found: tried[found])
-    while best.learning_rate == max(found.learning_rate for found in tried):
-        measure([replace(best, learning_rate=2 * best.learning_rate)])
-        best = min(tried, key=lambda found: tried[found])
-    return best, [{**asdict(candidate), "mix_loss": loss} for candidate, loss in tried.items()]
+def first_candidates(share: float) -> list[Arrangement]:
+    """Where the search starts; one pass at the lower rate is left out, which trains too little."""
+    pairs = [(RATES[-1], 1), *((rate, 2) for rate in RATES)]
+    return [
+        *(Arrangement("joint", rate, epochs, 0.0) for rate, epochs in pairs),
+        *(Arrangement("own", rate, epochs, share) for rate, epochs in pairs),
+        *(Arrangement("shared-own", rate, 1, share) for rate in RATES),
+    ]
 
 
 def axis_average(losses: dict[str, float]) -> float:
@@ -242,21 +271,17 @@ def main() -> None:
         do_job(json.loads(options.job), options.work, options.data_dir)
         return
     study = Study(options.work, options.data_dir)
-    rate = 1e-3
+    rate = RATES[-1]
     injected = [Arrangement("shared-own", rate, 1, share) for share in INJECTION]
-    by_share = dict(zip(INJECTION, map(axis_average, study.losses(injected, 0, "mix", rate)), strict=True))
-    share = min(by_share, key=lambda found: by_share[found])
+    found = study.losses(injected, [0], "mix", rate)
+    by_share = {share: axis_average(by_seed[0]) for share, by_seed in zip(INJECTION, found, strict=True)}
+    share = min(by_share, key=lambda one: by_share[one])
     print(f"injection: mix loss {by_share}; best {share}", flush=True)
-    best, tried = {}, {}
-    for name, epochs in (("joint", (1, 2)), ("own", (1, 2)), ("shared-own", (1,))):
-        best[name], tried[name] = choose(study, name, epochs, 0.0 if name == "joint" else share, rate)
-        print(f"{name}: {best[name]}", flush=True)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in best}
-    for seed in SEEDS:
-        for name, losses in zip(best, study.losses(list(best.values()), seed, "test", rate), strict=True):
-            found[name].append(losses)
+    best, tried = choose(study, first_candidates(share), rate)
+    print(f"chosen: {best}", flush=True)
+    tested = dict(zip(best, study.losses(list(best.values()), SEEDS, "test", rate), strict=True))
     variants = [replace(best["shared-own"], injection_rate=candidate) for candidate in INJECTION]
-    shares = dict(zip(INJECTION, study.losses(variants, 0, "test", rate), strict=True))
+    shares = dict(zip(INJECTION, study.losses(variants, [0], "test", rate), strict=True))
     from alignx.runs.environment import describe_environment
 
     figures = {
@@ -264,20 +289,22 @@ def main() -> None:
         "injection_rate_chosen": share,
         "chosen": {name: asdict(arrangement) for name, arrangement in best.items()},
         "tried": tried,
-        "n": {axis: sum(prompt.startswith(axis) for prompt in found["joint"][0]) for axis in AXES},
+        "n": {axis: sum(prompt.startswith(axis) for prompt in tested["joint"][0]) for axis in AXES},
         "seeds": list(SEEDS),
-        "test_loss": {name: [axis_average(losses) for losses in by_seed] for name, by_seed in found.items()},
+        "test_loss": {name: [axis_average(losses) for losses in by_seed] for name, by_seed in tested.items()},
         "test_loss_by_axis": {
             name: {
                 axis: [axis_average({k: n for k, n in losses.items() if k.startswith(axis)}) for losses in by_seed]
                 for axis in AXES
             }
-            for name, by_seed in found.items()
+            for name, by_seed in tested.items()
         },
-        "test_loss_by_injection_rate": {str(candidate): axis_average(losses) for candidate, losses in shares.items()},
-        "shared-own_against": {name: difference(found["shared-own"], found[name]) for name in ("joint", "own")},
+        "test_loss_by_injection_rate": {
+            str(candidate): axis_average(by_seed[0]) for candidate, by_seed in shares.items()
+        },
+        "shared-own_against": {name: difference(tested["shared-own"], tested[name]) for name in ("joint", "own")},
         "injection_against_0": {
-            str(candidate): difference([shares[candidate]], [shares[0.0]]) for candidate in INJECTION if candidate
+            str(candidate): difference(shares[candidate], shares[0.0]) for candidate in INJECTION if candidate
         },
         "environment": describe_environment(),
     }

@@ -22,8 +22,9 @@ from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json
 from alignx.runs.lock import writing
+from alignx.stage1.extracts import finish_stage1
 from alignx.stage1.keep import keep_artifacts
-from alignx.stage1.pipeline import axis_job, finish_stage1, run_stage1
+from alignx.stage1.pipeline import axis_job, run_stage1
 from alignx.stage1.shown_example import ShownExample, first_example
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2

@@ -62,7 +62,7 @@ def test_an_unknown_key_names_the_nearest(capsys, write_config, tmp_path: Path) 
         ({"template": "chatty"}, "`template`"),
         ({"stage1__target_modules": "nothing_like_it"}, "matches no linear layer; this model has: "),
         ({"axes__helpful__splits": {"train": 10_000}}, "40 distinct usable prompts, but the splits ask for"),
-        ({"stage1__method": "full"}, "not available in this version"),
+        ({"stage1__method": "half"}, "`stage1.method`"),
         ({"axes__helpful__splits__train": 2}, "the calibrators need more than 2"),
         (
             {"showcase": {"prompt": "x", "settings": [{"label": "a", "weights": {"helpful": -1}}]}},

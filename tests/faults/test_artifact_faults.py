@@ -14,7 +14,8 @@ from alignx.errors import ArtifactError
 from alignx.runs import RunDirectory
 from alignx.runs.checksums import file_checksum
 from alignx.runs.files import read_tensors, write_json, write_tensors
-from alignx.stage1.pipeline import read_latent_space, run_stage1
+from alignx.stage1.extracts import read_latent_space
+from alignx.stage1.pipeline import run_stage1
 from alignx.stage2.pipeline import check_current, read_mocae, run_stage2
 
 Damage = Callable[[Path], None]

@@ -16,7 +16,7 @@ from alignx.models.fold import folded
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_base
 from alignx.runs import RunDirectory
-from alignx.stage1.pipeline import dense_updates, shared_task_vector
+from alignx.stage1.experts import dense_updates, shared_task_vector
 from alignx.stage2.pipeline import read_mocae
 
 ARCHITECTURES = ("llama", "mistral", "gemma", "deepseek")

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from alignx.errors import ModelError
 from alignx.models.fingerprint import model_sha256, tensor_sha256
-from alignx.models.fold import folded
+from alignx.models.fold import folded, weighted_updates
 from alignx.models.layers import adapted_modules
 
 
@@ -64,3 +65,31 @@ def test_fingerprints_tell_dtype_shape_and_bits_apart():
     ]
     assert len({tensor_sha256(tensor) for tensor in tensors}) == len(tensors)
     assert tensor_sha256(torch.arange(6).view(2, 3).T) == tensor_sha256(torch.arange(6).view(2, 3).T.contiguous())
+
+
+def test_any_parameter_can_be_folded_and_tied_weights_are_one(model):
+    before = model_sha256(model)
+    embedding, norm = model.get_input_embeddings().weight, model.model.norm.weight
+    expected = norm + 1, embedding + 2
+    updates = {"model.norm": lambda: torch.ones_like(norm), "model.embed_tokens": lambda: torch.full((), 2.0)}
+    with folded(model, updates):
+        assert torch.equal(norm, expected[0]) and torch.equal(model.get_output_embeddings().weight, expected[1])
+    assert model_sha256(model) == before
+
+
+def test_quantised_weights_are_refused(model):
+    linear = model.model.layers[0].mlp.up_proj
+    linear.weight = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(ModelError, match="is quantised .*set `quantization: none`"):
+        with folded(model, {"model.layers.0.mlp.up_proj": lambda: torch.ones(2, 2)}):
+            pass
+
+
+def test_weighted_updates_are_summed_and_those_of_weight_zero_never_read():
+    def unread():
+        raise AssertionError
+
+    one, two = {"a": lambda: torch.ones(2), "b": lambda: torch.ones(3)}, {"a": lambda: torch.full((2,), 10.0)}
+    found = weighted_updates([(0.5, one), (2.0, two), (0.0, {"a": unread, "c": unread})])
+    assert {name: update().tolist() for name, update in found.items()} == {"a": [20.5, 20.5], "b": [0.5] * 3}
+    assert weighted_updates([(0.0, one)]) == {}

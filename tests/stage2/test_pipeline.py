@@ -5,7 +5,8 @@ from alignx.errors import AlignXError, ArtifactError
 from alignx.models.fingerprint import model_sha256
 from alignx.runs import RunDirectory
 from alignx.runs.files import read_json, read_tensors
-from alignx.stage1.pipeline import read_latent_space, run_stage1
+from alignx.stage1.extracts import read_latent_space
+from alignx.stage1.pipeline import run_stage1
 from alignx.stage2.pipeline import read_mocae, run_stage2
 
 AXES = ("helpful", "harmless", "honest")

@@ -36,7 +36,8 @@ class KeepConfig(StrictModel):
 class Stage1Config(StrictModel):
     """How experts are trained and what is extracted from them."""
 
-    method: Literal["lora", "full"] = "lora"
+    method: Literal["lora", "full"] = Field("lora", description="full: train the weights themselves, all of them")
+    expert_rank: int | None = Field(None, ge=1, description="full only: rank of an expert's factors; none: `rank`")
     rank: int = Field(16, ge=1, description="rank of each expert")
     alpha: int = Field(32, ge=1, description="LoRA alpha; the update is (alpha / rank) B A")
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -62,6 +63,11 @@ class Stage1Config(StrictModel):
     )
 
     keep: KeepConfig = KeepConfig()
+
+    @property
+    def factor_rank(self) -> int:
+        """Rank of the factors that stand for a fully fine-tuned expert where factors are needed."""
+        return self.expert_rank or self.rank
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -152,6 +158,7 @@ class RunConfig(StrictModel):
     revision: str | None = Field(None, description="hub revision")
     template: Literal["auto", "chat", "alpaca"] = Field("auto", description="auto: chat when the model has one")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the base weights")
+    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="of the base's linear layers; LoRA only")
     seed: int = Field(0, ge=0)
     salt: str = Field("", description="splits' salt; empty: made from the seed")
     axes: dict[str, AxisConfig] = Field(min_length=1)
@@ -171,6 +178,8 @@ class RunConfig(StrictModel):
                     f"axis `{name}` has {axis.splits.train} training prompts; the calibrators need more than "
                     f"{max(self.stage2.neighbour, 2)}"
                 )
+        if self.quantization != "none":
+            self._check_quantised()
         for setting in self.showcase.settings:
             if sum(setting.floors.values()) > 1:
                 raise ValueError(f"showcase setting `{setting.label}`: floors add up to more than 1")
@@ -178,6 +187,20 @@ class RunConfig(StrictModel):
             if unknown:
                 raise ValueError(f"showcase setting `{setting.label}` names axis `{unknown[0]}`, which this run lacks")
         return self
+
+    def _check_quantised(self) -> None:
+        """Nothing can be added to quantised weights; experts behind gates do not need it."""
+        asked = f"quantization `{self.quantization}`"
+        if self.stage1.method == "full":
+            raise ValueError(f"{asked}: quantised weights cannot be fine-tuned; set `stage1.method: lora`")
+        if self.stage1.shared_expert:
+            raise ValueError(
+                f"{asked}: experts learn on top of a shared one folded into the weights, which quantised weights do "
+                "not allow; set `stage1.shared_expert: false`"
+            )
+        dense = [name for name in self.stage2.merges if name in {"ties", "dare"}]
+        if dense:
+            raise ValueError(f"{asked}: merge `{dense[0]}` adds to the weights; leave it out of `stage2.merges`")
 
     @property
     def split_salt(self) -> str:

@@ -1,9 +1,11 @@
 """The joint LoRA: one adapter on all axes' training prompts, the comparator that a mixture must not lose to.
 
 It is trained in exactly the format it is tested in (no injection), on the prompts the experts were trained on, at the
-experts' rank, and its rate and passes are chosen on the mix split. A baseline is never weakened.
+experts' rank, and its rate and passes are chosen on the mix split. A baseline is never weakened: where the experts are
+fully fine-tuned, so is the joint model, and it is chosen and scored whole.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 
@@ -11,6 +13,7 @@ import torch
 
 from alignx.config import Candidate, RunConfig
 from alignx.data.prepare import data_fingerprint, read_splits
+from alignx.models.fold import Updates, folded
 from alignx.models.gated import GatedModel
 from alignx.models.layers import adapted_modules
 from alignx.models.lazy import LazyBase
@@ -18,8 +21,10 @@ from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import write_json
-from alignx.stage1.adapter_files import adapter_files, check_adapter
-from alignx.stage1.pipeline import SHARED, shared_is_current, train_on_all_axes
+from alignx.stage1.adapter_files import check_adapter
+from alignx.stage1.experts import SHARED, expert_files, expert_updates
+from alignx.stage1.full import TASK_VECTOR
+from alignx.stage1.pipeline import shared_is_current, train_on_all_axes
 from alignx.stage1.task_vector import TaskVector, read_task_vector
 from alignx.stage2.logistic import equal_axis_weights
 from alignx.stage2.pipeline import target_items, target_losses
@@ -42,19 +47,19 @@ def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
         "scoring": [config.evaluate.max_tokens, config.evaluate.precision],
     }
     folder = run.adapter_folder(JOINT)
-    if run.is_done("choose-joint", inputs, folder / "adapter_model.safetensors"):
+    if run.is_done("choose-joint", inputs, *expert_files(config, run, JOINT)):
         notice("joint: up to date")
         return
     losses = _mix_losses(config, run, lazy, list(names))
     best = min(losses, key=losses.__getitem__)
-    processes.from_main(lambda: _copy_adapter(run, best))
+    processes.from_main(lambda: _copy_expert(run, best))
     tried = [
         {"learning_rate": candidate.learning_rate, "epochs": candidate.epochs, "mix_loss": losses[name]}
         for name, candidate in names.items()
     ]
     chosen = {"learning_rate": names[best].learning_rate, "epochs": names[best].epochs}
     write_json(folder.parent / "choice.json", {"chosen": chosen, "tried": tried})
-    run.mark_done("choose-joint", inputs, *adapter_files(folder), folder.parent / "choice.json")
+    run.mark_done("choose-joint", inputs, *expert_files(config, run, JOINT), folder.parent / "choice.json")
 
 
 def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
@@ -66,7 +71,7 @@ def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
 
 
 def read_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> TaskVector:
-    """The chosen joint LoRA."""
+    """The chosen joint LoRA; of a fully fine-tuned joint model what its factors keep."""
     run.check("choose-joint")
     return read_task_vector(check_adapter(run, JOINT), adapted_modules(lazy.base.model, config.stage1.target_modules))
 
@@ -98,18 +103,32 @@ def _mix_losses(config: RunConfig, run: RunDirectory, lazy: LazyBase, names: Seq
     with GatedModel(base.model, adapters) as gated:
         for number, name in enumerate(names):
             weights = torch.zeros(len(items), len(names))
-            weights[:, number] = 1
-            nats = target_losses(base, items, gated, weights, config, f"validate {name}")
+            whole: Updates = {}
+            if config.stage1.method == "full":
+                whole = expert_updates(config, run, base, name)
+            else:
+                weights[:, number] = 1
+            with folded(base.model, whole):
+                nats = target_losses(base, items, gated, weights, config, f"validate {name}")
             losses[name] = float((nats * row_weights).sum() / row_weights.sum())
     return losses
 
 
-def _copy_adapter(run: RunDirectory, name: str) -> None:
-    """Copy an adapter into `stage1/joint`; its weights go last, so that a kill in between is noticed."""
-    source, folder = run.adapter_folder(name), run.adapter_folder(JOINT)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    for path in sorted(source.iterdir(), key=lambda path: path.suffix == ".safetensors"):
-        shutil.copyfile(path, folder / path.name)
-    shutil.copyfile(source.parent / "training.json", folder.parent / "training.json")
+def _copy_expert(run: RunDirectory, name: str) -> None:
+    """Copy an expert into `stage1/joint`; the step's record is written afterwards, so a kill in between is noticed."""
+    source, target = run.adapter_folder(name).parent, run.adapter_folder(JOINT).parent
+    for folder in ("adapter", TASK_VECTOR):
+        shutil.rmtree(target / folder, ignore_errors=True)
+        if (source / folder).is_dir():
+            # Dense vectors are as large as the base; their files are replaced and never written to, so a link will do.
+            shutil.copytree(source / folder, target / folder, copy_function=_link_or_copy)
+    for file in ("svd.json", "training.json"):
+        if (source / file).is_file():
+            shutil.copyfile(source / file, target / file)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

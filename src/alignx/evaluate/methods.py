@@ -1,4 +1,8 @@
-"""The methods that are compared: adapter weights for every prompt, and a dense update where a merge needs one."""
+"""The methods that are compared: adapter weights for every prompt, and a dense update where gates do not do.
+
+Of fully fine-tuned experts whatever is the same for all prompts is scored whole, folded into the base; mixtures made
+for every prompt (AlignX and its ablations) run behind gates, as the experts' factors.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,16 +12,16 @@ from torch import Tensor
 
 from alignx.config import MERGE_NAMES, RunConfig
 from alignx.evaluate.joint import JOINT
+from alignx.models.fold import Updates
 from alignx.models.gated import GatedModel
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
-from alignx.stage1.pipeline import SHARED
-from alignx.stage1.task_vector import TaskVector
+from alignx.stage1.experts import SHARED
 from alignx.stage2.dial import mixture_weights
 from alignx.stage2.experts import gate_weights
-from alignx.stage2.merges import merged_updates
 from alignx.stage2.mocae import Mocae, Routing
 from alignx.stage2.pipeline import merge_is_current, read_merge
+from alignx.stage2.whole import WholeExperts, fixed_form, merge_form
 
 ALIGNX = "alignx"
 BASE = "base"
@@ -38,7 +42,7 @@ class Method:
     name: str
     weights: Tensor | None
     made_from: str
-    updates: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
+    updates: Updates = field(default_factory=dict)
 
 
 def expert_method(axis: str) -> str:
@@ -49,23 +53,26 @@ def expert_method(axis: str) -> str:
 def methods(
     config: RunConfig,
     run: RunDirectory,
-    experts: Mapping[str, TaskVector],
+    experts: WholeExperts,
     gated: GatedModel,
     mocae: Mocae,
     signatures: Tensor,
+    *,
+    joint: Updates | None = None,
 ) -> list[Method]:
     """Every method of a run, in the order of the tables.
 
     Args:
         config: the run's config.
         run: the run directory.
-        experts: the axes' task vectors.
+        experts: the whole experts.
         gated: shared, axes' and (when scored) joint adapters, installed.
         mocae: the trained mixture.
         signatures: (n, sum of widths) of the prompts to score.
+        joint: the joint expert's whole update, where gates would leave something out.
     """
     routing, n = mocae.route(signatures), len(signatures)
-    axes, m = list(config.axes), len(config.axes)
+    axes = list(config.axes)
     trained = {axis: run.step_fingerprint(f"train-{axis}") for axis in axes}
     ones = torch.ones(n, dtype=torch.float64)
     mixture = run.step_fingerprint("mocae")
@@ -73,21 +80,24 @@ def methods(
     def gates(pi: Tensor, scale: Tensor = ones) -> Tensor:
         return gate_weights(gated.names, axes, pi.double(), scale).float()
 
+    def fixed(name: str, coefficients: Mapping[str, float], made_from: str) -> Method:
+        weights, updates = fixed_form(experts, gated.names, coefficients, n)
+        return Method(name, weights, made_from, updates)
+
     found = [Method(BASE, None, "")]
-    for number, axis in enumerate(axes):
-        alone = torch.zeros(n, m)
-        alone[:, number] = 1
-        found.append(Method(expert_method(axis), gates(alone), trained[axis]))
+    found += [fixed(expert_method(axis), {axis: 1.0}, trained[axis]) for axis in axes]
     if JOINT in gated.names:
         weights = torch.zeros(n, len(gated.names))
-        weights[:, gated.names.index(JOINT)] = 1
-        found.append(Method(JOINT, weights, run.step_fingerprint("choose-joint")))
-    found.append(Method(UNIFORM, gates(torch.full((n, m), 1 / m)), fingerprint(trained)))
+        weights[:, gated.names.index(JOINT)] = 0 if joint else 1
+        found.append(Method(JOINT, weights, run.step_fingerprint("choose-joint"), joint or {}))
+    found.append(fixed(UNIFORM, dict.fromkeys(axes, 1 / len(axes)), fingerprint(trained)))
     pi, scale = neutral_mixture(mocae, routing)
     found.append(Method(ALIGNX, gates(pi, scale), fingerprint([trained, mixture])))
     if config.evaluate.ablations:
-        found += _ablations(mocae, routing, signatures, gated, gates, fingerprint([trained, mixture]))
-    return found + _merges(config, run, experts, gates, n)
+        found += _ablations(mocae, routing, signatures, gates, fingerprint([trained, mixture]))
+        if SHARED in gated.names:
+            found.append(fixed("ablation-shared-only", {}, fingerprint([trained, mixture])))
+    return found + _merges(config, run, experts, gated, n)
 
 
 def neutral_mixture(mocae: Mocae, routing: Routing) -> tuple[Tensor, Tensor]:
@@ -100,40 +110,31 @@ def _ablations(
     mocae: Mocae,
     routing: Routing,
     signatures: Tensor,
-    gated: GatedModel,
     gates: Callable[[Tensor], Tensor],
     made_from: str,
 ) -> list[Method]:
     flat = torch.ones(len(mocae.axes), dtype=torch.float64)
     warm = mixture_weights(routing.best_probs.log(), routing.known, flat, 0 * flat, fallback=mocae.fallback)
-    found = [
+    return [
         Method("ablation-warm-start", gates(warm), made_from),
         Method("ablation-plain-router", gates(mocae.plain_logits(signatures).softmax(dim=1)), made_from),
     ]
-    if SHARED in gated.names:
-        found.append(Method("ablation-shared-only", gates(torch.zeros_like(warm)), made_from))
-    return found
 
 
 def _merges(
     config: RunConfig,
     run: RunDirectory,
-    experts: Mapping[str, TaskVector],
-    gates: Callable[[Tensor], Tensor],
+    experts: WholeExperts,
+    gated: GatedModel,
     n: int,
 ) -> list[Method]:
-    found, m = [], len(experts)
+    found = []
     for name in MERGE_NAMES:
         if name == "uniform" or not run.merge_path(name).is_file():
             continue
         if not merge_is_current(config, run, name):
             notice(f"{name}: made from other experts; left out until `alignx stage2 --method {name}` is run again")
             continue
-        merge = read_merge(run, name)
-        made_from = run.step_fingerprint(f"merge-{name}")
-        if merge.is_weighted_sum:
-            found.append(Method(f"ablation-{name}", gates(torch.full((n, m), merge.coefficient)), made_from))
-        else:
-            updates = merged_updates(merge, experts)
-            found.append(Method(f"ablation-{name}", gates(torch.zeros(n, m)), made_from, updates))
+        weights, updates = merge_form(experts, gated.names, read_merge(run, name), n)
+        found.append(Method(f"ablation-{name}", weights, run.step_fingerprint(f"merge-{name}"), updates))
     return found

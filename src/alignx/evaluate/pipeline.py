@@ -40,10 +40,12 @@ from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_json, read_jsonl, write_json, write_jsonl
-from alignx.stage1.pipeline import encode_prompts, expert_task_vectors, read_latent_space
+from alignx.stage1.experts import expert_updates
+from alignx.stage1.extracts import encode_prompts, read_latent_space
 from alignx.stage2.experts import install_experts
 from alignx.stage2.mocae import Mocae, Routing
 from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
+from alignx.stage2.whole import read_whole_experts
 
 TEST = "test"
 
@@ -78,11 +80,12 @@ def run_evaluate(
     items = likelihood_items(examples, base.template, max_tokens=limit)
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
-    experts = expert_task_vectors(config, run, base)
+    experts = read_whole_experts(config, run, base)
     also = {JOINT: read_joint(config, run, lazy)} if config.evaluate.joint else {}
+    joint = expert_updates(config, run, base, JOINT) if also and experts.run_folded else None
     folder = run.evaluation_folder(name)
     with install_experts(config, run, base, also=also) as gated:
-        found = methods(config, run, experts, gated, mocae, signatures)
+        found = methods(config, run, experts, gated, mocae, signatures, joint=joint)
         judgements = _judge_all(config, run, found, items, base, gated, folder)
     prompts = collect(judgements)
     routing = mocae.route(signatures)

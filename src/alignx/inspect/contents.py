@@ -15,6 +15,8 @@ from alignx.inspect.inventory import list_artifacts
 from alignx.models.save import model_files
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_tensors
+from alignx.stage1.experts import SHARED
+from alignx.stage1.extracts import read_latent_space
 from alignx.stage1.geometry import (
     cosines_of,
     kind_of,
@@ -25,7 +27,6 @@ from alignx.stage1.geometry import (
     update_angles,
 )
 from alignx.stage1.keep import base_is_current
-from alignx.stage1.pipeline import SHARED, read_latent_space
 from alignx.stage1.task_vector import TaskVector
 from alignx.stage1.vector_source import VectorSource, run_vector
 

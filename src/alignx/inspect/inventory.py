@@ -9,8 +9,10 @@ from typing import Literal
 from alignx.config import MERGE_NAMES, RunConfig
 from alignx.errors import ArtifactError
 from alignx.runs.directory import RunDirectory
+from alignx.stage1.experts import SHARED
+from alignx.stage1.extracts import extracts_are_current
 from alignx.stage1.keep import base_is_current, dense_is_current, merged_is_current
-from alignx.stage1.pipeline import SHARED, expert_is_current, extracts_are_current, shared_is_current
+from alignx.stage1.pipeline import expert_is_current, shared_is_current
 from alignx.stage2.pipeline import check_current, merge_is_current
 
 State = Literal["present", "stale", "missing"]

@@ -1,11 +1,17 @@
-"""The gated runtime: route each prompt, mix the experts for it, answer.
+"""The runtime: route each prompt, mix the experts for it, answer.
+
+LoRA experts run behind gates, exactly, whatever a batch's mixtures are. Fully fine-tuned experts are exact when they
+are folded into the base, which all rows of a batch must share: a batch of one mixture (so every single prompt) is
+folded, one call at a time; a batch of several runs behind gates as the experts' factors.
 
 Source: AlignX (EACL 2026, arXiv:2602.07381) for the idea; equations in docs/method.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any, Self
 
 import torch
@@ -13,18 +19,21 @@ from torch import Tensor
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError, ConfigError
+from alignx.models.fold import folded
 from alignx.models.gated import GatedModel
 from alignx.models.head import head_logits
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel
+from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
+from alignx.stage1.extracts import read_latent_space
 from alignx.stage1.latent import LatentSpace
-from alignx.stage1.pipeline import read_latent_space
 from alignx.stage2.dial import Dial
 from alignx.stage2.experts import gate_weights, install_experts
 from alignx.stage2.mocae import Mocae
 from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
+from alignx.stage2.whole import WholeExperts, read_whole_experts
 
 DEFAULT_NEW_TOKENS = 256
 
@@ -83,15 +92,27 @@ class AlignX:
         gated: the experts, installed in it.
         mocae: the trained mixture.
         space: the latent space its signatures lie in.
+        whole: the whole experts, where gates would leave something out.
     """
 
-    def __init__(self, base: BaseModel, gated: GatedModel, mocae: Mocae, space: LatentSpace) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        gated: GatedModel,
+        mocae: Mocae,
+        space: LatentSpace,
+        whole: WholeExperts | None = None,
+    ) -> None:
         if list(mocae.layers) != list(space.layers) or list(mocae.widths) != space.widths:
             raise ArtifactError("the mixture was fitted on another latent space; run `alignx stage2` again")
         self.base = base
         self.gated = gated
         self.mocae = mocae
         self.space = space
+        self.whole = whole
+        # Folding changes the base that all threads share, so then one call at a time has it to itself.
+        self._base_in_use: AbstractContextManager[Any] = RLock() if whole else nullcontext()
+        self._said_factors = False
 
     @classmethod
     def from_pretrained(cls, run: str | Path) -> Self:
@@ -114,7 +135,8 @@ class AlignX:
         """
         mocae, space = read_mocae(run), read_latent_space(run)
         check_current(config, run)
-        return cls(lazy.base, install_experts(config, run, lazy.base), mocae, space)
+        whole = read_whole_experts(config, run, lazy.base) if config.stage1.method == "full" else None
+        return cls(lazy.base, install_experts(config, run, lazy.base), mocae, space, whole)
 
     def close(self) -> None:
         """Take the experts out of the base."""
@@ -144,7 +166,8 @@ class AlignX:
         texts = _listed(prompts)
         dials = _one_each(dial, len(texts))
         ids = [self._encode(text, room=0)[0] for text in texts]
-        return self._describe(*self._mix(ids, dials))
+        with self._base_in_use:
+            return self._describe(*self._mix(ids, dials))
 
     def generate(
         self,
@@ -179,11 +202,13 @@ class AlignX:
         dials = _one_each(dial, len(texts))
         encoded = [self._encode(text, room=max_new_tokens) for text in texts]
         ids = [prompt for prompt, _ in encoded]
-        routing, pi, scale = self._mix(ids, dials)
         if sampling.get("num_return_sequences", 1) != 1:
             raise ConfigError("num_return_sequences must be 1; repeat the prompt to get several answers")
         own = list(processes.own_share(range(len(ids))))
-        new = self._continue([ids[row] for row in own], self._gates(pi, scale)[own], max_new_tokens, sampling)
+        with self._base_in_use:
+            routing, pi, scale = self._mix(ids, dials)
+            with torch.no_grad(), self._mixed(pi, scale, rows=own):
+                new = self._continue([ids[row] for row in own], max_new_tokens, sampling)
         by_row = dict(processes.gather(list(zip(own, new, strict=True))))
         described = self._describe(routing, pi, scale)
         return [
@@ -191,23 +216,20 @@ class AlignX:
             for row, (weights, (_, cut)) in enumerate(zip(described, encoded, strict=True))
         ]
 
-    def _continue(
-        self, ids: Sequence[Sequence[int]], gates: Tensor, max_new_tokens: int, sampling: dict[str, Any]
-    ) -> list[list[int]]:
-        """New tokens of prompts answered as one batch; none for none."""
+    def _continue(self, ids: Sequence[Sequence[int]], max_new_tokens: int, sampling: dict[str, Any]) -> list[list[int]]:
+        """New tokens of prompts answered as one batch, under the mixtures in force; none for none."""
         if not ids:
             return []
         input_ids, attention_mask = left_padded(ids, self.base.pad_token_id)
         options = {"do_sample": False, **sampling}
-        with torch.no_grad(), self.gated.using(gates):
-            output = self.base.model.generate(
-                input_ids=input_ids.to(self.base.model.device),
-                attention_mask=attention_mask.to(self.base.model.device),
-                max_new_tokens=max_new_tokens,
-                eos_token_id=self.base.template.end_token_id,
-                pad_token_id=self.base.pad_token_id,
-                **options,
-            )
+        output = self.base.model.generate(
+            input_ids=input_ids.to(self.base.model.device),
+            attention_mask=attention_mask.to(self.base.model.device),
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self.base.template.end_token_id,
+            pad_token_id=self.base.pad_token_id,
+            **options,
+        )
         new: list[list[int]] = output[:, input_ids.shape[1] :].tolist()
         return new
 
@@ -217,17 +239,19 @@ class AlignX:
         An empty prompt is read as the model's start token; one longer than the context keeps its end.
         """
         ids = [self._fit_context(prompt, room=0)[0] for prompt in prompts]
-        _, pi, scale = self._mix(ids, _one_each(dial, len(ids)))
+        dials = _one_each(dial, len(ids))
         input_ids, attention_mask = left_padded(ids, self.base.pad_token_id)
         positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
-        with torch.no_grad(), self.gated.using(self._gates(pi, scale)):
-            hidden = self.base.model.get_decoder()(
-                input_ids=input_ids.to(self.base.model.device),
-                attention_mask=attention_mask.to(self.base.model.device),
-                position_ids=positions.to(self.base.model.device),
-                use_cache=False,
-            ).last_hidden_state
-            logits = head_logits(self.base.model, hidden[:, -1])
+        with self._base_in_use:
+            _, pi, scale = self._mix(ids, dials)
+            with torch.no_grad(), self._mixed(pi, scale):
+                hidden = self.base.model.get_decoder()(
+                    input_ids=input_ids.to(self.base.model.device),
+                    attention_mask=attention_mask.to(self.base.model.device),
+                    position_ids=positions.to(self.base.model.device),
+                    use_cache=False,
+                ).last_hidden_state
+                logits = head_logits(self.base.model, hidden[:, -1])
         return logits.cpu()
 
     def _encode(self, text: str, *, room: int) -> tuple[list[int], int]:
@@ -251,8 +275,24 @@ class AlignX:
         pi, scale = self.mocae.mix(routing, weights, floors, strength)
         return routing, pi, scale
 
-    def _gates(self, pi: Tensor, scale: Tensor) -> Tensor:
-        return gate_weights(self.gated.names, self.axes, pi, scale).float()
+    @contextmanager
+    def _mixed(self, pi: Tensor, scale: Tensor, *, rows: Sequence[int] | None = None) -> Iterator[None]:
+        """The base as a batch's mixtures (b, m) and factors (b,) make it, for calls with these of its rows inside."""
+        used = scale[:, None] * pi
+        one_mixture = torch.equal(used, used[:1].expand_as(used)) and bool((scale != 0).all())
+        if self.whole is not None and one_mixture:
+            with folded(self.base.model, self.whole.mixture(dict(zip(self.axes, used[0].tolist(), strict=True)))):
+                yield
+            return
+        if self.whole is not None and bool((scale != 0).any()) and not self._said_factors:
+            self._said_factors = True
+            notice(
+                "this batch has several mixtures: its fully fine-tuned experts run as factors, which leave part of "
+                "them out (stage1/<axis>/svd.json); prompts given one by one run whole"
+            )
+        gates = gate_weights(self.gated.names, self.axes, pi, scale).float()
+        with self.gated.using(gates if rows is None else gates[list(rows)]):
+            yield
 
     def _describe(self, routing: Any, pi: Tensor, scale: Tensor) -> list[MixtureWeights]:
         def named(row: Tensor) -> dict[str, float]:

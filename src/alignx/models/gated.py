@@ -32,22 +32,37 @@ class GatedLinear(nn.Module):
         linear: the base layer; kept as it is.
         updates: the adapters' updates of this layer, in the adapters' order.
         gate: holds the (b, R) weights of the call in progress, or None for the bare base.
+        dtype: of the factors where the layer's own weights are quantised.
     """
 
-    def __init__(self, linear: nn.Module, updates: list[LowRankUpdate], gate: "ContextVar[_Gate | None]") -> None:
+    def __init__(
+        self,
+        linear: nn.Module,
+        updates: list[LowRankUpdate],
+        gate: "ContextVar[_Gate | None]",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.linear = linear
-        like: Any = linear.weight
+        weight: Any = linear.weight
+        dtype = weight.dtype if weight.is_floating_point() else dtype
+        a = torch.cat([u.a for u in updates]).to(weight.device, dtype)
+        b = torch.cat([u.b * u.scale for u in updates], dim=1).to(weight.device, dtype)
         self.a: Tensor
         self.b: Tensor
-        self.register_buffer("a", torch.cat([u.a for u in updates]).to(like), persistent=False)
-        self.register_buffer("b", torch.cat([u.b * u.scale for u in updates], dim=1).to(like), persistent=False)
+        self.register_buffer("a", a, persistent=False)
+        self.register_buffer("b", b, persistent=False)
         self._gate = gate
 
     @property
     def weight(self) -> Tensor:
         weight: Tensor = self.linear.weight  # type: ignore[assignment]
         return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias: Tensor | None = self.linear.bias  # type: ignore[assignment]
+        return bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, s, in) -> (b, s, out); or (b s, in) -> (b s, out), as OPT calls its layers."""
@@ -84,7 +99,7 @@ class GatedModel:
             linear = model.get_submodule(module_name)
             self._originals[module_name] = linear
             updates = [adapter[module_name] for adapter in adapters.values()]
-            model.set_submodule(module_name, GatedLinear(linear, updates, self._gate))
+            model.set_submodule(module_name, GatedLinear(linear, updates, self._gate, model.dtype))
 
     def remove(self) -> None:
         """Put the original layers back."""

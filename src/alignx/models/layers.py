@@ -58,15 +58,15 @@ def adapted_modules(model: Any, target_modules: str) -> dict[str, nn.Module]:
 
 
 def is_transposed(module: nn.Module) -> bool:
-    """Whether a layer keeps its weight as (in, out), as Transformers' `Conv1D` does."""
+    """Whether a layer, behind gates or not, keeps its weight as (in, out), as Transformers' `Conv1D` does."""
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, Conv1D)
+    return isinstance(getattr(module, "linear", module), Conv1D)
 
 
 def oriented(update: Tensor, module: nn.Module) -> Tensor:
-    """A dense (out, in) update as the layer keeps its weight."""
-    return update.T if is_transposed(module) else update
+    """A dense (out, in) update as the layer keeps its weight, or the other way round; what is no matrix stays."""
+    return update.T if update.dim() == 2 and is_transposed(module) else update
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:

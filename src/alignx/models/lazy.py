@@ -38,6 +38,7 @@ class LazyBase:
             template=self.config.template,
             dtype=self.config.dtype,
             revision=self.config.revision,
+            quantization=self.config.quantization,
         )
         check_supported(base.model, self.config.stage1.target_modules)
         self.check(base)
@@ -51,6 +52,8 @@ class LazyBase:
         """
         tensors = model_sha256(base.model)
         identity = {"model": base.source.identity, "revision": self.config.revision, "dtype": self.config.dtype}
+        if self.config.quantization != "none":
+            identity["quantization"] = self.config.quantization
         known = processes.from_main(lambda: read_base_record(self.run) if self.run.base_path.is_file() else None)
         if known is None:
             write_base_record(self.run, identity, tensors)

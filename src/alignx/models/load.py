@@ -16,6 +16,7 @@ from alignx.data.template import PromptTemplate
 from alignx.errors import ModelError
 from alignx.models.load_faults import explain
 from alignx.models.presets import MODEL_PRESETS
+from alignx.models.quantised import check_quantisation, quantised_options
 from alignx.runs import processes
 
 
@@ -95,7 +96,14 @@ def resolve_model(name: str) -> ModelSource:
     return ModelSource(name, name, hub_id=name)
 
 
-def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revision: str | None = None) -> BaseModel:
+def load_base(
+    name: str,
+    *,
+    template: str = "auto",
+    dtype: str = "float32",
+    revision: str | None = None,
+    quantization: str = "none",
+) -> BaseModel:
     """Load a causal language model and its tokenizer for use as a base, onto this process's GPU where there is one.
 
     Args:
@@ -103,22 +111,27 @@ def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revi
         template: `auto`, `chat` or `alpaca`; `auto` takes the preset's choice first.
         dtype: `float32` or `bfloat16`.
         revision: hub revision.
+        quantization: `none`, `8bit` or `4bit` linear layers; `dtype` is then that of the rest.
 
     Raises:
-        ModelError: nothing there, not a causal language model, no way to pad or end a sequence.
+        ModelError: nothing there, not a causal language model, no way to pad or end a sequence, or no way to quantise.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = resolve_model(name)
+    check_quantisation(quantization, gguf=source.gguf_file is not None)
     options = _loading_options(source, revision)
     # Without this, Transformers reads a pickle where it finds no safetensors.
     weights = options if source.gguf_file else {**options, "use_safetensors": True}
     with quiet_loading(), _told_as_model_error(name, source):
         tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
-        model = AutoModelForCausalLM.from_pretrained(source.location, dtype=getattr(torch, dtype), **weights)
+        model = AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=getattr(torch, dtype), **weights, **quantised_options(quantization)
+        )
     _clear_gguf_marks(model)
     _settle_padding(tokenizer, model)
-    model.to(processes.device())
+    if quantization == "none":  # quantised weights are made where they stay
+        model.to(processes.device())
     model.eval()
     model.requires_grad_(False)
     chosen = source.template if template == "auto" else template

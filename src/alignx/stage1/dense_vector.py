@@ -145,7 +145,7 @@ class DenseVector:
         return tuple(self._read(name, lambda shard, key: shard.get_slice(key).get_shape()))
 
     def tensor(self, name: str) -> Tensor:
-        """One update, float32, in the parameter's shape.
+        """One update, float32: (out, in) for a linear layer whichever way it keeps its weight, else as the parameter.
 
         Raises:
             ArtifactError: no such name, a damaged shard, or a value that is not finite.

@@ -19,7 +19,7 @@ from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.files import read_json
 from alignx.runs.folders import check_space
 from alignx.stage1.dense_vector import INDEX_FILE, MAX_SHARD_BYTES, write_dense
-from alignx.stage1.pipeline import SHARED
+from alignx.stage1.experts import SHARED
 from alignx.stage1.vector_source import VectorSource, check_same_base, run_vector
 
 

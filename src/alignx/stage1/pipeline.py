@@ -1,57 +1,34 @@
-"""Stage 1, start to end: data, shared expert, one expert an axis, and what is extracted from them."""
+"""Stage 1, start to end: data, shared expert, one expert an axis, and then what is extracted from them."""
 
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from alignx.config import RunConfig
-from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.example import Example
 from alignx.data.prepare import data_fingerprint, prepare_axes, read_prepared, read_splits, write_axes
 from alignx.data.template import PromptTemplate
 from alignx.errors import ArtifactError, ConfigError
 from alignx.models.base_record import base_fingerprint
 from alignx.models.fold import folded
-from alignx.models.layers import adapted_modules, decoder_layers
 from alignx.models.lazy import LazyBase
-from alignx.models.load import BaseModel, resolve_model
+from alignx.models.load import resolve_model
 from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
-from alignx.runs.files import read_tensors, write_tensors
-from alignx.runs.matrix_file import write_matrix
-from alignx.runs.temporaries import SUFFIX, temporary_prefix
-from alignx.stage1.activations import depth_layers, iter_prompt_states
-from alignx.stage1.adapter_files import adapter_files, check_adapter
-from alignx.stage1.latent import LatentSpace, checked_latent_space, fit_latent_space
+from alignx.stage1.experts import SHARED, axis_instruction, expert_files, shared_updates
+from alignx.stage1.extracts import extracts_are_current, finish_stage1
+from alignx.stage1.full import train_full
 from alignx.stage1.overlong import FittingExamples, fitting_examples
-from alignx.stage1.parameter_matrix import parameter_matrix
 from alignx.stage1.schedule import TrainingJob
-from alignx.stage1.state_file import StateFile
-from alignx.stage1.task_vector import TaskVector, read_task_vector
 from alignx.stage1.train import train_adapter
 
-SHARED = "shared"
 # What changes an adapter; the rest of Stage 1's settings changes only what is extracted from it.
 _TRAINING_FIELDS = (
     "method rank alpha dropout target_modules batch_size micro_batch_tokens weight_decay warmup_fraction max_tokens "
     "overlong precision"
 ).split()
-
-
-def axis_instruction(config: RunConfig, axis: str) -> str:
-    """The instruction injected for an axis.
-
-    Raises:
-        ConfigError: the axis has none and is not one of the built-in ones.
-    """
-    instruction = config.axes[axis].instruction or AXIS_INSTRUCTIONS.get(axis, "")
-    if not instruction:
-        raise ConfigError(f"axis `{axis}` has no instruction; add `axes.{axis}.instruction: ...` to the config")
-    return instruction
 
 
 def run_stage1(
@@ -75,10 +52,6 @@ def run_stage1(
     Raises:
         AlignXError: of the step that could not be done; what was finished before stays.
     """
-    if config.stage1.method == "full":
-        raise ConfigError(
-            "stage1.method `full` is not available in this version; set `method: lora`, or use the config's lora twin"
-        )
     lazy = lazy or LazyBase(config, run)
     resolve_model(config.model)
     for axis in config.axes:
@@ -111,9 +84,11 @@ def run_stage1(
 
 def training_inputs(config: RunConfig, run: RunDirectory, axes: Sequence[str], **more: Any) -> dict[str, Any]:
     """Everything an adapter's bits depend on."""
+    full = {"expert_rank": config.stage1.factor_rank} if config.stage1.method == "full" else {}
+    quantised = [config.quantization] if config.quantization != "none" else []
     return {
-        "model": [config.model, config.revision, config.template, config.dtype],
-        "settings": {name: getattr(config.stage1, name) for name in _TRAINING_FIELDS},
+        "model": [config.model, config.revision, config.template, config.dtype, *quantised],
+        "settings": {name: getattr(config.stage1, name) for name in _TRAINING_FIELDS} | full,
         "data": {axis: data_fingerprint(run, axis) for axis in axes},
         "seed": config.seed,
         **more,
@@ -123,33 +98,28 @@ def training_inputs(config: RunConfig, run: RunDirectory, axes: Sequence[str], *
 def train_on_all_axes(
     config: RunConfig, run: RunDirectory, lazy: LazyBase, *, name: str, learning_rate: float, epochs: int
 ) -> None:
-    """One LoRA on all axes' training prompts together, in the format used at inference (no injection)."""
+    """One expert on all axes' training prompts together, in the format used at inference (no injection)."""
     inputs = _all_axes_inputs(config, run, learning_rate, epochs)
-    folder = run.adapter_folder(name)
-    if run.is_done(f"train-{name}", inputs, folder / "adapter_model.safetensors"):
+    if run.is_done(f"train-{name}", inputs, *expert_files(config, run, name)):
         notice(f"{name}: up to date")
         return
     examples: list[Example] = [example for axis in config.axes for example in read_splits(run, axis).train]
     fitting = _fitting(config, lazy.base.template, name, examples, {})
     job = TrainingJob(name, fitting.examples, {}, 0.0, learning_rate, epochs, config.seed)
-    extra = {"axes": list(config.axes), "base": base_fingerprint(run), **fitting.record}
-    train_adapter(lazy.base, job, config.stage1, folder, extra=extra, made_from=fingerprint(inputs))
-    run.mark_done(f"train-{name}", inputs, *adapter_files(folder))
+    _train(config, run, lazy, job, inputs, extra={"axes": list(config.axes), **fitting.record})
+    run.mark_done(f"train-{name}", inputs, *expert_files(config, run, name))
 
 
 def _train_axis(config: RunConfig, run: RunDirectory, lazy: LazyBase, axis: str) -> None:
-    settings = config.stage1
     inputs = _axis_inputs(config, run, axis)
-    folder = run.adapter_folder(axis)
-    if run.is_done(f"train-{axis}", inputs, folder / "adapter_model.safetensors"):
+    if run.is_done(f"train-{axis}", inputs, *expert_files(config, run, axis)):
         notice(f"expert {axis}: up to date")
         return
     job, dropped = axis_job(config, axis, read_splits(run, axis).train, lazy.base.template)
-    below = shared_task_vector(config, run, lazy.base)
-    with folded(lazy.base.model, dense_updates(below)) if below else nullcontext():
-        extra = {"on_top_of": SHARED if below else "", "base": base_fingerprint(run), **dropped}
-        train_adapter(lazy.base, job, settings, folder, extra=extra, made_from=fingerprint(inputs))
-    run.mark_done(f"train-{axis}", inputs, *adapter_files(folder))
+    below = shared_updates(config, run, lazy.base)
+    with folded(lazy.base.model, below):
+        _train(config, run, lazy, job, inputs, extra={"on_top_of": SHARED if below else "", **dropped})
+    run.mark_done(f"train-{axis}", inputs, *expert_files(config, run, axis))
 
 
 def axis_job(
@@ -172,11 +142,19 @@ def _fitting(
     return found
 
 
+def _train(
+    config: RunConfig, run: RunDirectory, lazy: LazyBase, job: TrainingJob, inputs: Any, *, extra: dict[str, Any]
+) -> None:
+    train = train_full if config.stage1.method == "full" else train_adapter
+    noted = {"base": base_fingerprint(run), **extra}
+    train(lazy.base, job, config.stage1, run.adapter_folder(job.name), extra=noted, made_from=fingerprint(inputs))
+
+
 def shared_is_current(config: RunConfig, run: RunDirectory) -> bool:
     """Whether the shared expert was trained on the very prompts the run's axes now have."""
     settings = config.stage1
     inputs = _all_axes_inputs(config, run, settings.learning_rate, settings.shared_epochs)
-    return run.is_current(f"train-{SHARED}", inputs, run.adapter_folder(SHARED) / "adapter_model.safetensors")
+    return run.is_current(f"train-{SHARED}", inputs, *expert_files(config, run, SHARED))
 
 
 def stage1_is_current(config: RunConfig, run: RunDirectory) -> bool:
@@ -188,13 +166,7 @@ def stage1_is_current(config: RunConfig, run: RunDirectory) -> bool:
 
 def expert_is_current(config: RunConfig, run: RunDirectory, axis: str) -> bool:
     """Whether an axis's expert was trained from the run's present config and prompts."""
-    weights = run.adapter_folder(axis) / "adapter_model.safetensors"
-    return run.is_current(f"train-{axis}", _axis_inputs(config, run, axis), weights)
-
-
-def extracts_are_current(config: RunConfig, run: RunDirectory) -> bool:
-    """Whether latent space, signatures, task and parameter matrices were made from the run's present experts."""
-    return run.is_current("finish-stage1", _finish_inputs(config, run), *_finish_outputs(config, run))
+    return run.is_current(f"train-{axis}", _axis_inputs(config, run, axis), *expert_files(config, run, axis))
 
 
 def _all_axes_inputs(config: RunConfig, run: RunDirectory, learning_rate: float, epochs: int) -> dict[str, Any]:
@@ -214,18 +186,6 @@ def _axis_inputs(config: RunConfig, run: RunDirectory, axis: str) -> dict[str, A
     )
 
 
-def _finish_inputs(config: RunConfig, run: RunDirectory) -> dict[str, Any]:
-    return {
-        "experts": {axis: run.step_fingerprint(f"train-{axis}") for axis in config.axes},
-        "latent": [config.stage1.latent_size, config.stage1.depths],
-    }
-
-
-def _finish_outputs(config: RunConfig, run: RunDirectory) -> list[Path]:
-    outputs = [run.latent_path, run.parameter_matrix_path]
-    return outputs + [path for axis in config.axes for path in (run.task_matrix_path(axis), run.signature_path(axis))]
-
-
 def _write_config(config: RunConfig, run: RunDirectory) -> None:
     """Keep the config; a rerun from the same one leaves the note of where the run was made as it is."""
 
@@ -237,91 +197,3 @@ def _write_config(config: RunConfig, run: RunDirectory) -> None:
 
     if not processes.from_main(is_kept):
         run.write_config(config, describe_environment())
-
-
-def shared_task_vector(config: RunConfig, run: RunDirectory, base: BaseModel) -> TaskVector | None:
-    """The shared expert's task vector, or none when the run has no shared expert."""
-    if not config.stage1.shared_expert:
-        return None
-    return read_task_vector(check_adapter(run, SHARED), adapted_modules(base.model, config.stage1.target_modules))
-
-
-def expert_task_vectors(config: RunConfig, run: RunDirectory, base: BaseModel) -> dict[str, TaskVector]:
-    """Task vectors of all axes, by axis, in the config's order."""
-    modules = adapted_modules(base.model, config.stage1.target_modules)
-    return {axis: read_task_vector(check_adapter(run, axis), modules) for axis in config.axes}
-
-
-def dense_updates(task_vector: TaskVector) -> dict[str, Any]:
-    """A task vector as `folded` takes it."""
-    return {name: update.dense for name, update in task_vector.updates.items()}
-
-
-def finish_stage1(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
-    """Latent space, signatures, task matrices and parameter matrix of the axes present."""
-    inputs, outputs = _finish_inputs(config, run), _finish_outputs(config, run)
-    if run.is_done("finish-stage1", inputs, *outputs):
-        notice("latent space, task and parameter matrices: up to date")
-        return
-    base = lazy.base
-    vectors = expert_task_vectors(config, run, base)
-    k = config.stage1.latent_size
-    write_tensors(run.parameter_matrix_path, {axis: parameter_matrix(vector, k) for axis, vector in vectors.items()})
-    layers = depth_layers(config.stage1.depths, len(decoder_layers(base.model)))
-    trained = {axis: read_splits(run, axis).train for axis in config.axes}
-    with tempfile.TemporaryDirectory(prefix=temporary_prefix("states"), suffix=SUFFIX, dir=run.root) as scratch:
-        space = _write_latent(run, base, trained, layers, k, Path(scratch))
-        below = shared_task_vector(config, run, base)
-        with folded(base.model, dense_updates(below)) if below else nullcontext():
-            for axis, examples in trained.items():
-                injected = encode_prompts(base, examples, injected=axis_instruction(config, axis))
-                with folded(base.model, dense_updates(vectors[axis])):
-                    seen = iter_prompt_states(base, injected, layers[-1:], description=f"task matrix {axis}")
-                    file = StateFile.write(Path(scratch) / axis, seen)
-                coordinates = ((rows, space.project(states[:, 0], len(layers) - 1)) for rows, states in file.batches())
-                shape = (len(examples), space.widths[-1])
-                write_matrix(run.task_matrix_path(axis), "task_matrix", shape, coordinates)
-    lazy.check(base)
-    run.mark_done("finish-stage1", inputs, *outputs)
-
-
-def _write_latent(
-    run: RunDirectory,
-    base: BaseModel,
-    trained: Mapping[str, Sequence[Example]],
-    layers: Sequence[int],
-    k: int,
-    scratch: Path,
-) -> LatentSpace:
-    """Fit and write the latent space and every axis's signatures; states wait on disk, never all in memory."""
-    files = {}
-    for axis, examples in trained.items():
-        states = iter_prompt_states(base, encode_prompts(base, examples), layers, description=f"read prompts {axis}")
-        files[axis] = StateFile.write(scratch / axis, states)
-    space = fit_latent_space((file.states() for file in files.values()), layers, k)
-    if min(space.widths) < k:
-        notice(
-            f"latent space: {min(space.widths)} directions a depth instead of {k} (hidden size or prompts are fewer)"
-        )
-    write_tensors(run.latent_path, space.tensors())
-    for axis, file in files.items():
-        signatures = ((rows, space.signature(states)) for rows, states in file.batches())
-        write_matrix(run.signature_path(axis), "signature", (len(file.rows), sum(space.widths)), signatures)
-    return space
-
-
-def encode_prompts(base: BaseModel, examples: Sequence[Example], *, injected: str = "") -> list[list[int]]:
-    """Prompts as token ids, in the format used at inference unless an instruction is injected."""
-    return [
-        base.template.encode_prompt(example.instruction, input=example.input, injected=injected) for example in examples
-    ]
-
-
-def read_latent_space(run: RunDirectory) -> LatentSpace:
-    """The latent space of a run.
-
-    Raises:
-        ArtifactError: it is missing, damaged or not whole.
-    """
-    run.check("finish-stage1")
-    return checked_latent_space(read_tensors(run.latent_path), run.latent_path)

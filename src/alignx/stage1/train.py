@@ -83,8 +83,15 @@ def train_adapter(
         base.model.eval()
         base.model.requires_grad_(False)
         base.model.config.use_cache = True
+    write_training_record(adapter_folder.parent, job, summary, extra)
+    checkpoints.remove()
+    return summary
+
+
+def write_training_record(folder: Path, job: TrainingJob, summary: TrainingSummary, extra: dict[str, Any]) -> None:
+    """Write `training.json`: what was trained, how, and the losses on the way."""
     write_json(
-        adapter_folder.parent / "training.json",
+        folder / "training.json",
         {
             "name": job.name,
             "examples": len(job.examples),
@@ -99,8 +106,6 @@ def train_adapter(
             **extra,
         },
     )
-    checkpoints.remove()
-    return summary
 
 
 @contextmanager

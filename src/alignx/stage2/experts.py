@@ -9,7 +9,7 @@ from alignx.config import RunConfig
 from alignx.models.gated import GatedModel
 from alignx.models.load import BaseModel
 from alignx.runs.directory import RunDirectory
-from alignx.stage1.pipeline import SHARED, expert_task_vectors, shared_task_vector
+from alignx.stage1.experts import SHARED, expert_task_vectors, shared_task_vector
 from alignx.stage1.task_vector import TaskVector
 
 

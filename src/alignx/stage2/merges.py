@@ -3,7 +3,7 @@
 All act on the axes' own task vectors; the shared expert, where a run has one, stays on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from alignx.config import MERGE_NAMES, MergeName
 from alignx.errors import ConfigError
+from alignx.models.fold import Updates
 from alignx.stage1.parameter_matrix import module_seed
-from alignx.stage1.task_vector import TaskVector, dare, ties
+from alignx.stage1.task_vector import dare, ties
 
 # Coefficients tried on the mix split by the methods that leave theirs to a validation set.
 COEFFICIENTS: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0, 1.5)
@@ -75,12 +76,12 @@ def checked_merge(method: str) -> MergeName:
     raise ConfigError(f"unknown method `{method}`; give mocae or one of {', '.join(MERGE_NAMES)}")
 
 
-def merged_updates(merge: Merge, experts: Mapping[str, TaskVector]) -> dict[str, Callable[[], Tensor]]:
-    """A merge's dense update of every module, made one at a time when called."""
+def merged_updates(merge: Merge, experts: Mapping[str, Updates]) -> Updates:
+    """A merge's dense update of everything that the experts update, made one at a time when called."""
     vectors = list(experts.values())
 
     def update(name: str) -> Tensor:
-        dense = [vector.updates[name].dense() for vector in vectors]
+        dense = [vector[name]() for vector in vectors]
         if merge.method == "ties":
             return merge.coefficient * ties(dense, density=TIES_DENSITY)
         if merge.method == "dare":
@@ -88,4 +89,4 @@ def merged_updates(merge: Merge, experts: Mapping[str, TaskVector]) -> dict[str,
             return dare(dense, [merge.coefficient] * len(dense), density=DARE_DENSITY, generator=generator)
         return merge.coefficient * torch.stack(dense).sum(dim=0)
 
-    return {name: partial(update, name) for name in vectors[0].updates}
+    return {name: partial(update, name) for name in vectors[0]}

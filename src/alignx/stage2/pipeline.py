@@ -23,22 +23,18 @@ from alignx.runs.files import read_json, read_named_tensor, read_tensors, write_
 from alignx.runs.schema_version import SCHEMA_VERSION, check_schema_version
 from alignx.stage1.activations import last_prompt_states
 from alignx.stage1.adapter_config import check_not_pickled
+from alignx.stage1.experts import SHARED, expert_files
+from alignx.stage1.extracts import encode_prompts, finish_stage1, read_latent_space
 from alignx.stage1.latent import LatentSpace
-from alignx.stage1.pipeline import (
-    SHARED,
-    encode_prompts,
-    expert_task_vectors,
-    finish_stage1,
-    read_latent_space,
-    stage1_is_current,
-)
+from alignx.stage1.pipeline import stage1_is_current
 from alignx.stage2.end_to_end import train_end_to_end
-from alignx.stage2.experts import gate_weights, install_experts
+from alignx.stage2.experts import install_experts
 from alignx.stage2.fit import SplitFeatures, fit_mocae
 from alignx.stage2.logistic import equal_axis_weights
-from alignx.stage2.merges import COEFFICIENTS, DARE_DENSITY, TIES_DENSITY, Merge, checked_merge, merged_updates
+from alignx.stage2.merges import COEFFICIENTS, DARE_DENSITY, TIES_DENSITY, Merge, checked_merge
 from alignx.stage2.mocae import Mocae
 from alignx.stage2.mocae_file import checked_mocae
+from alignx.stage2.whole import fixed_form, merge_form, read_whole_experts
 
 FOREIGN_DEVELOPMENT_SET = SAMPLE_FOLDER / "foreign_dev.jsonl"
 # Splits whose targets no expert has seen: the only ones whose losses say which expert is best.
@@ -121,13 +117,13 @@ def score_experts(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
         (split, axis, example) for split in _SCORED_SPLITS for axis in axes for example in read_splits(run, axis)[split]
     ]
     items = target_items(base, [example for *_, example in examples], config.evaluate.max_tokens)
+    whole = read_whole_experts(config, run, base)
     with install_experts(config, run, base) as gated:
         columns = []
-        for number, axis in enumerate(axes):
-            alone = torch.zeros(len(items), len(axes), dtype=torch.float64)
-            alone[:, number] = 1
-            weights = gate_weights(gated.names, axes, alone, torch.ones(len(items), dtype=torch.float64))
-            column = target_losses(base, items, gated, weights, config, f"score expert {axis}")
+        for axis in axes:
+            weights, updates = fixed_form(whole, gated.names, {axis: 1.0}, len(items))
+            with folded(base.model, updates):
+                column = target_losses(base, items, gated, weights, config, f"score expert {axis}")
             if not bool(torch.isfinite(column).all()):
                 raise TrainingError(
                     f"expert `{axis}`: non-finite loss on unseen prompts; lower `stage1.learning_rate` and train again"
@@ -255,15 +251,11 @@ def _mix_loss(config: RunConfig, run: RunDirectory, base: BaseModel, merge: Merg
     ids = torch.tensor([axes.index(example.axis) for example in examples])
     items = target_items(base, examples, config.evaluate.max_tokens)
     what = f"try {merge.method} at {merge.coefficient:g}"
-    experts = expert_task_vectors(config, run, base)
-    pi = torch.full((len(items), len(axes)), merge.coefficient if merge.is_weighted_sum else 0.0, dtype=torch.float64)
+    whole = read_whole_experts(config, run, base)
     with install_experts(config, run, base) as gated:
-        weights = gate_weights(gated.names, axes, pi, torch.ones(len(items), dtype=torch.float64))
-        if merge.is_weighted_sum:
+        weights, updates = merge_form(whole, gated.names, merge, len(items))
+        with folded(base.model, updates):
             losses = target_losses(base, items, gated, weights, config, what)
-        else:
-            with folded(base.model, merged_updates(merge, experts)):
-                losses = target_losses(base, items, gated, weights, config, what)
     row_weights = equal_axis_weights(ids, len(axes))
     return float((losses * row_weights).sum() / row_weights.sum())
 
@@ -306,7 +298,7 @@ def _merge_inputs(config: RunConfig, run: RunDirectory, method: str) -> dict[str
 
 
 def _check_stage1(config: RunConfig, run: RunDirectory) -> None:
-    missing = [axis for axis in config.axes if not (run.adapter_folder(axis) / "adapter_model.safetensors").is_file()]
+    missing = [axis for axis in config.axes if not all(path.is_file() for path in expert_files(config, run, axis))]
     if missing:
         check_not_pickled(run.adapter_folder(missing[0]))
         raise ArtifactError(f"{run.root}: no expert for axis `{missing[0]}`; run `alignx stage1` for it first")
