@@ -69,7 +69,7 @@ def add_axis(
         axis: name of the axis; trained again when the run has it and something about it changed.
         data: its data.
         seed: of a new run.
-        settings: fields of `Stage1Config` for a new run; a run that exists keeps its own.
+        settings: fields of `Stage1Config` for a run without an expert yet; one that has some keeps its own.
         finish: also extract what all axes take part in; else Stage 2 does it when it starts.
 
     Raises:
@@ -82,13 +82,14 @@ def add_axis(
         if config.model != model:
             raise ConfigError(f"--model {model}: {out} was made with `{config.model}`; use that model or another --out")
         asked = {name: value for name, value in (settings or {}).items() if getattr(config.stage1, name) != value}
-        if asked:
+        if asked and _has_experts(config, run):
             name = next(iter(asked))
             raise ConfigError(
                 f"{name} {asked[name]}: {out} was made with {getattr(config.stage1, name)}; its experts must agree, so "
                 "use that value or another --out"
             )
         document = config.model_dump(mode="json")
+        document["stage1"] |= asked
     else:
         stage1 = {"shared_expert": False, **(settings or {})}
         document = {"model": model, "seed": seed, "axes": {}, "stage1": stage1}
@@ -98,6 +99,10 @@ def add_axis(
     run_stage1(config, run, lazy=lazy, only=axis)
     if finish:
         finish_stage1(config, run, lazy)
+
+
+def _has_experts(config: RunConfig, run: RunDirectory) -> bool:
+    return any((run.adapter_folder(axis) / "adapter_model.safetensors").is_file() for axis in config.axes)
 
 
 def parse_dataset(text: str, *, axis: str | None, instruction: str, splits: SplitSizes) -> tuple[str, AxisConfig]:
