@@ -80,7 +80,7 @@ def add_axis(
         axis: name of the axis; trained again when the run has it and something about it changed.
         data: its data.
         seed: of a new run.
-        settings: fields of `Stage1Config` for a new run; a run that exists keeps its own.
+        settings: fields of `Stage1Config` for a run without an expert yet; one that has some keeps its own.
         keep: fields of `KeepConfig` to switch on, for the whole run.
         finish: also extract what all axes take part in; else Stage 2 does it when it starts.
 
@@ -141,19 +141,24 @@ def _config_with_axis(
                 f"--model {model}: {run.root} was made with `{config.model}`; use that model or another --out"
             )
         asked = {name: value for name, value in settings.items() if getattr(config.stage1, name) != value}
-        if asked:
+        if asked and _has_experts(config, run):
             name, given = next(iter(asked.items()))
             raise ConfigError(
                 f"{name} {given}: {run.root} was made with {getattr(config.stage1, name)}; its experts must agree, "
                 "so use that value or another --out"
             )
         document = config.model_dump(mode="json")
+        document["stage1"] |= asked
     else:
         stage1 = {"shared_expert": False, **settings}
         document = {"model": model, "seed": seed, "axes": {}, "stage1": stage1}
     document["stage1"].setdefault("keep", {}).update(dict.fromkeys(keep, True))
     document["axes"][axis] = data.model_dump(mode="json")
     return parse_config(document, source=f"axis `{axis}`")
+
+
+def _has_experts(config: RunConfig, run: RunDirectory) -> bool:
+    return any((run.adapter_folder(axis) / "adapter_model.safetensors").is_file() for axis in config.axes)
 
 
 def parse_dataset(

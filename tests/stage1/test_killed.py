@@ -28,6 +28,12 @@ def artifacts(run: Path) -> dict[str, bytes]:
     return found
 
 
+def newest_checkpoint(run: Path) -> int:
+    """Steps done at the newest whole checkpoint; 0 when there is none."""
+    manifests = run.glob("stage1/helpful/checkpoints/step-*/manifest.json")
+    return max((int(path.parent.name.removeprefix("step-")) for path in manifests), default=0)
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -50,11 +56,11 @@ def test_killed_at_any_change_of_the_file_system_and_run_again(tmp_path, tiny_mo
 
 @pytest.fixture
 def command(tiny_models: dict[str, Path], tiny_data: Path) -> Callable[[Path], subprocess.Popen[str]]:
-    """Starts `alignx stage1` for a run directory: 80 steps, a checkpoint every 20."""
+    """Starts `alignx stage1` for a run directory: 200 steps, a checkpoint every 20."""
 
     def start(out: Path) -> subprocess.Popen[str]:
         words = ["stage1", "--model", str(tiny_models["llama"]), "--dataset", f"alpaca={tiny_data / 'alpaca.json'}"]
-        words += ["--splits", "16,8,8,8", "--epochs", "40", "--out", str(out)]
+        words += ["--splits", "16,8,8,8", "--epochs", "100", "--out", str(out)]
         return subprocess.Popen(
             [sys.executable, "-m", "alignx", *words],
             stdout=subprocess.DEVNULL,
@@ -72,7 +78,7 @@ def command(tiny_models: dict[str, Path], tiny_data: Path) -> Callable[[Path], s
 def test_killed_or_interrupted_while_it_trains_and_run_again(tmp_path, command):
     undisturbed = command(tmp_path / "undisturbed")
     disturbed = tmp_path / "disturbed"
-    for signalled, checkpoint in ((signal.SIGKILL, 20), (signal.SIGINT, 40)):
+    for signalled, checkpoint in ((signal.SIGKILL, 20), (signal.SIGINT, 60)):
         process = command(disturbed)
         manifest = disturbed / f"stage1/helpful/checkpoints/step-{checkpoint:08d}/manifest.json"
         while not manifest.is_file() and process.poll() is None:

@@ -5,11 +5,11 @@ the adapter's whole tensors are taken out of it; meanwhile the base waits in the
 """
 
 import copy
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from alignx.errors import ConfigError
@@ -92,4 +92,4 @@ def spread_like(value: Tensor, like: Tensor) -> Tensor:
 
 def step_seed(seed: int, step: int, process: int) -> int:
     """Seed of what is drawn in one step (dropout): a rerun from a checkpoint draws the same, each process its own."""
-    return int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(seed * 2**40 + step * 2**16 + process)))
+    return random.Random(f"{seed} {step} {process}").getrandbits(32)  # all the bits that PyTorch's CPU generator reads
