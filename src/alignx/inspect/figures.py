@@ -62,7 +62,7 @@ def cosine_figure(found: Mapping[str, Any]) -> Figure:
     for row, values in enumerate(cosines):
         for column, value in enumerate(values):
             ink = "white" if abs(value) > 0.65 else INK
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8.5)
+            axes.text(column, row, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", color=ink, fontsize=8.5)
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0)
