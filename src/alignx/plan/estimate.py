@@ -170,7 +170,7 @@ def _needs(
     own = next(fit.need for fit in fits if (fit.method, fit.storage) == (settings.method, storage))
     adapters = len(config.axes) + settings.shared_expert
     shape_options = (settings.rank, adapters, settings.target_modules)
-    # Batches are padded to their widest row: 1.66 times the mean for the median batch of 8 Alpaca rows, 4 times at worst.
+    # Batches are padded to their widest row: 1.66 times the mean for the median batch of 8 Alpaca rows, 3.9 at worst.
     rows, width = config.stage2.end_to_end.batch_size, 2 * tokens.longest_example
     step = Pass(rows * width, round(rows * width / 2), rows, bf16)
     prompt = Pass(_ANSWER_PROMPT, 1, 1, False)
@@ -241,9 +241,7 @@ def _advice(config: RunConfig, fits: list[Fit]) -> str:
 
 
 def _assumptions(machine: Machine, work: Pass) -> list[str]:
-    speed = (
-        "measured here with a matrix product, as if idle" if machine.measured else "assumed (peak of an A100 in bf16)"
-    )
+    speed = "measured here, as if idle" if machine.measured else "assumed (peak of an A100 in bf16)"
     lines = [
         f"speed {machine.flops / 1e12:.2f} TFLOP/s a device, {speed}; {_utilisation(work.bf16):.0%} of it is reached",
         "tokens from the data sets' mean lengths under SmolLM2's tokenizer; time without attention's own products",
