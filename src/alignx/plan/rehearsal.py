@@ -46,11 +46,11 @@ class Pass:
     bf16: bool
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of storages made inside that are alive, and the most there were at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
         self._sizes: dict[int, int] = {}
@@ -210,4 +210,5 @@ def _loss(model: Any, work: Pass, *, packed: bool) -> Tensor:
 def _peak_of(step: Callable[[], object]) -> int:
     with _LiveBytes() as counter:
         step()
-    return counter.peak
+    peak: int = counter.peak
+    return peak
