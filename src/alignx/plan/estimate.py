@@ -13,14 +13,16 @@ from alignx.plan.rehearsal import Pass, answering_bytes, mixture_bytes, training
 from alignx.plan.shapes import ModelShapes, count_shapes, meta_model, read_config
 from alignx.plan.work import Tokens, count_tokens, forward_operations, target_share, training_operations
 
-# Share of a matrix product's speed that training reaches; measured on SmolLM2 on a processor (docs/plan.md).
-UTILISATION = 0.25
+# Share of a large matrix product's speed that training reaches, by the precision of its products: SmolLM2's rates in
+# docs/performance.md beside the matrix product's on the same kind of machine (docs/plan.md).
+UTILISATION = {"bf16": 0.27, "float32": 0.80}
 # Share of the memory that a setting may need and still fit; the rest is the system's.
 _MARGIN = 0.9
 _WAYS = [*(("lora", storage) for storage in memory.STORAGES), ("full", "bfloat16"), ("full", "float32")]
 _ANSWER_PROMPT, _ANSWER_NEW = 512, 256
-# Axes whose examples fill a pass longest first: its targets' share is above the mean's; measured (docs/plan.md).
-_FULLEST_PASS = 1.3
+# Passes are filled longest example first, and long examples have long targets: the fullest pass's share of targets over
+# the mean example's; measured 1.33 on Alpaca and 1.07 on BeaverTails (docs/plan.md).
+_FULLEST_PASS = 1.33
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
         precision="bf16" if bf16 else "float32",
         needs=_needs(config, model_config, shapes, tokens, fits, bf16=bf16, runtime=runtime),
         tokens=tokens,
-        hours=_hours(config, shapes, machine, tokens, target_share(config, style)),
+        hours=_hours(config, shapes, machine, tokens, target_share(config, style), bf16=bf16),
         fits=fits,
         advice=_advice(config, fits),
         assumptions=_assumptions(machine, work),
@@ -168,6 +170,7 @@ def _needs(
     own = next(fit.need for fit in fits if (fit.method, fit.storage) == (settings.method, storage))
     adapters = len(config.axes) + settings.shared_expert
     shape_options = (settings.rank, adapters, settings.target_modules)
+    # Batches are padded to their widest row: 1.66 times the mean for the median batch of 8 Alpaca rows, 3.9 at worst.
     rows, width = config.stage2.end_to_end.batch_size, 2 * tokens.longest_example
     step = Pass(rows * width, round(rows * width / 2), rows, bf16)
     prompt = Pass(_ANSWER_PROMPT, 1, 1, False)
@@ -202,15 +205,21 @@ def _needs(
     ]
 
 
-def _hours(config: RunConfig, shapes: ModelShapes, machine: Machine, tokens: Tokens, share: float) -> dict[str, float]:
-    speed = UTILISATION * machine.flops * machine.devices * 3600
-    one = UTILISATION * machine.flops * 3600
+def _hours(
+    config: RunConfig, shapes: ModelShapes, machine: Machine, tokens: Tokens, share: float, *, bf16: bool
+) -> dict[str, float]:
+    one = _utilisation(bf16) * machine.flops * 3600
+    speed = one * machine.devices
     train, read = training_operations(shapes, config.stage1.method, share), forward_operations(shapes, share)
     return {
         "Stage 1, training": sum(tokens.experts.values()) * train / speed,
         "Stage 1, latent space": tokens.extraction * read / one,
         "Stage 2": (tokens.scoring * read + tokens.mixture * training_operations(shapes, "lora", share)) / one,
     }
+
+
+def _utilisation(bf16: bool) -> float:
+    return UTILISATION["bf16" if bf16 else "float32"]
 
 
 def _advice(config: RunConfig, fits: list[Fit]) -> str:
@@ -232,9 +241,9 @@ def _advice(config: RunConfig, fits: list[Fit]) -> str:
 
 
 def _assumptions(machine: Machine, work: Pass) -> list[str]:
-    speed = "measured here with a matrix product" if machine.measured else "assumed (peak of an A100 in bf16)"
+    speed = "measured here, as if idle" if machine.measured else "assumed (peak of an A100 in bf16)"
     lines = [
-        f"speed {machine.flops / 1e12:.2f} TFLOP/s a device, {speed}; {UTILISATION:.0%} of it is reached",
+        f"speed {machine.flops / 1e12:.2f} TFLOP/s a device, {speed}; {_utilisation(work.bf16):.0%} of it is reached",
         "tokens from the data sets' mean lengths under SmolLM2's tokenizer; time without attention's own products",
         f"a training pass of {work.tokens} tokens, {work.targets} of them targets; "
         f"allocators hold {memory.ALLOCATOR_SHARE - 1:.0%} more than tensors",

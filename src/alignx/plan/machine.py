@@ -66,22 +66,25 @@ def describe_machine(*, gpus: int | None, gpu_memory_gb: float | None, bf16: boo
     return Machine(f"{wanted} GPU of {size:g} GiB", "cuda", int(size * 2**30), wanted, _ASSUMED_GPU_FLOPS, False)
 
 
-def matmul_flops(device: str, bf16: bool, *, seconds: float = 0.5) -> float:
-    """Operations a second of a square matrix product; the best of what fits in `seconds`, for others disturb.
+def matmul_flops(device: str, bf16: bool, *, seconds: float = 0.3) -> float:
+    """Operations a second of a square matrix product on an idle machine; the best of what fits in `seconds`.
+
+    On a processor the time is this process's own on all its threads, so that other work does not slow the figure.
 
     Args:
         device: `cpu` or `cuda`.
         bf16: dtype of the factors, else float32.
         seconds: how long to measure.
     """
-    size = 1024 if device == "cpu" else 8192
+    on_cpu = device == "cpu"
+    size, clock = (1024, time.process_time) if on_cpu else (8192, time.perf_counter)
     factor = torch.ones(size, size, dtype=torch.bfloat16 if bf16 else torch.float32, device=device)
     factor @ factor
-    best, until = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < until or best == float("inf"):
-        started = time.perf_counter()
+    best, until = float("inf"), clock() + seconds
+    while clock() < until or best == float("inf"):
+        started = clock()
         product = factor @ factor
-        if device == "cuda":
+        if not on_cpu:
             product[0, 0].item()  # waits for the GPU
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+        best = min(best, max(clock() - started, 1e-9))
+    return 2 * size**3 / best * (torch.get_num_threads() if on_cpu else 1)

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alignx.models.fused_lora import fused_lora
-from alignx.models.gated import GatedModel
+from alignx.models.gated import GatedModel, _Gate
 from alignx.models.head import head_logits
 from alignx.models.layers import adapted_modules, linear_shape
 from alignx.models.low_rank import LowRankUpdate
@@ -167,18 +167,11 @@ def _gated(model: Any, rank: int, adapters: int, target_modules: str, gates: Ten
     }
     gated = GatedModel(model, {str(number): updates for number in range(adapters)})
     # `GatedModel.using` looks at the gates' values, which are not there; this is what it makes of gates all in use.
-    values = gates.repeat_interleave(rank, dim=1)
-    token = gated._gate.set(_everything(values))
+    token = gated._gate.set(_Gate(gates.repeat_interleave(rank, dim=1), None))
     try:
         yield
     finally:
         gated._gate.reset(token)
-
-
-def _everything(values: Tensor) -> Any:
-    from alignx.models.gated import _Gate
-
-    return _Gate(values, None)
 
 
 def _give_fake_values(model: nn.Module) -> None:
@@ -219,4 +212,5 @@ def _loss(model: Any, work: Pass, *, packed: bool) -> Tensor:
 def _peak_of(step: Callable[[], object]) -> int:
     with _LiveBytes() as counter:
         step()
-    return int(counter.peak)
+    peak: int = counter.peak
+    return peak
