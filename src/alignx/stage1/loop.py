@@ -6,8 +6,8 @@ work. Padding is never computed where the model's attention allows packing (see 
 
 import math
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,9 +114,9 @@ def fit(
     if not any(step.n_targets for step in steps):
         raise TrainingError(f"`{job.name}`: no target token left after cutting to max_tokens={config.max_tokens}")
     packs = can_pack(base.model, config.max_tokens)
-    accelerator = _accelerator()
-    sharded = is_sharded(accelerator)
     with ExitStack() as stack:
+        accelerator = stack.enter_context(_own_accelerator())
+        sharded = is_sharded(accelerator)
         model = stack.enter_context(copied_for_sharding(base.model) if sharded else nullcontext(base.model))
         if packs:
             stack.enter_context(packed_attention(model))
@@ -166,20 +166,35 @@ class _Loop:
     packs: bool
 
 
-def _accelerator() -> Any:
-    """Accelerate with our own precision and accumulation, whatever the launch config says about them."""
+@contextmanager
+def _own_accelerator() -> Iterator[Any]:
+    """Accelerate with our own precision and accumulation, whatever the launch config says about them.
+
+    Its settings are global to the process and refuse to change. Those of another trainer, in a notebook say, are put
+    aside and come back afterwards.
+    """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
     from accelerate.utils import GradientAccumulationPlugin
 
     processes.join()
-    accelerator = Accelerator(
-        cpu=processes.device().type == "cpu",
-        mixed_precision="no",
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-    )
-    if is_deepspeed(accelerator):
-        settle_deepspeed(accelerator, _MAX_GRADIENT_NORM)
-    return accelerator
+    stores = (AcceleratorState._shared_state, GradientState._shared_state)
+    before = [dict(store) for store in stores]
+    try:
+        for store in stores:
+            store.clear()
+        accelerator = Accelerator(
+            cpu=processes.device().type == "cpu",
+            mixed_precision="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        )
+        if is_deepspeed(accelerator):
+            settle_deepspeed(accelerator, _MAX_GRADIENT_NORM)
+        yield accelerator
+    finally:
+        for store, values in zip(stores, before, strict=True):
+            store.clear()
+            store.update(values)
 
 
 def _run(
