@@ -181,8 +181,8 @@ def _own_accelerator() -> Iterator[Any]:
     stores = (AcceleratorState._shared_state, GradientState._shared_state)
     before = [dict(store) for store in stores]
     try:
-        for store in stores:
-            store.clear()
+        if before[0].get("_mixed_precision", "no") != "no":
+            AcceleratorState._shared_state.clear()
         accelerator = Accelerator(
             cpu=processes.device().type == "cpu",
             mixed_precision="no",
