@@ -46,6 +46,30 @@ def expert_method(axis: str) -> str:
     return f"expert-{axis}"
 
 
+def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
+    """Every method a run has, in the order of the tables -> fingerprint of what it is made from.
+
+    Reads records only; no model is needed.
+    """
+    trained = {axis: run.step_fingerprint(f"train-{axis}") for axis in config.axes}
+    mixed = fingerprint([trained, run.step_fingerprint("mocae")])
+    found = {BASE: "", **{expert_method(axis): trained[axis] for axis in config.axes}}
+    if config.evaluate.joint:
+        found[JOINT] = run.step_fingerprint("choose-joint")
+    found |= {UNIFORM: fingerprint(trained), ALIGNX: mixed}
+    if config.evaluate.ablations:
+        names = ("warm-start", "plain-router", *(("shared-only",) if config.stage1.shared_expert else ()))
+        found |= {f"ablation-{name}": mixed for name in names}
+    made = [name for name in MERGE_NAMES if name != "uniform" and run.merge_path(name).is_file()]
+    current = [name for name in made if merge_is_current(config, run, name)]
+    return found | {f"ablation-{name}": run.step_fingerprint(f"merge-{name}") for name in current}
+
+
+def is_main(method: str) -> bool:
+    """Whether a method is answered with and judged unless others are named: no ablation."""
+    return not method.startswith("ablation-")
+
+
 def methods(
     config: RunConfig,
     run: RunDirectory,
@@ -66,28 +90,27 @@ def methods(
     """
     routing, n = mocae.route(signatures), len(signatures)
     axes, m = list(config.axes), len(config.axes)
-    trained = {axis: run.step_fingerprint(f"train-{axis}") for axis in axes}
+    made_from = sources(config, run)
     ones = torch.ones(n, dtype=torch.float64)
-    mixture = run.step_fingerprint("mocae")
 
     def gates(pi: Tensor, scale: Tensor = ones) -> Tensor:
         return gate_weights(gated.names, axes, pi.double(), scale).float()
 
-    found = [Method(BASE, None, "")]
+    found = [Method(BASE, None, made_from[BASE])]
     for number, axis in enumerate(axes):
         alone = torch.zeros(n, m)
         alone[:, number] = 1
-        found.append(Method(expert_method(axis), gates(alone), trained[axis]))
+        found.append(Method(expert_method(axis), gates(alone), made_from[expert_method(axis)]))
     if JOINT in gated.names:
         weights = torch.zeros(n, len(gated.names))
         weights[:, gated.names.index(JOINT)] = 1
-        found.append(Method(JOINT, weights, run.step_fingerprint("choose-joint")))
-    found.append(Method(UNIFORM, gates(torch.full((n, m), 1 / m)), fingerprint(trained)))
+        found.append(Method(JOINT, weights, made_from[JOINT]))
+    found.append(Method(UNIFORM, gates(torch.full((n, m), 1 / m)), made_from[UNIFORM]))
     pi, scale = neutral_mixture(mocae, routing)
-    found.append(Method(ALIGNX, gates(pi, scale), fingerprint([trained, mixture])))
+    found.append(Method(ALIGNX, gates(pi, scale), made_from[ALIGNX]))
     if config.evaluate.ablations:
-        found += _ablations(mocae, routing, signatures, gated, gates, fingerprint([trained, mixture]))
-    return found + _merges(config, run, experts, gates, n)
+        found += _ablations(mocae, routing, signatures, gated, gates, made_from[ALIGNX])
+    return found + _merges(config, run, experts, gates, n, made_from)
 
 
 def neutral_mixture(mocae: Mocae, routing: Routing) -> tuple[Tensor, Tensor]:
@@ -121,19 +144,20 @@ def _merges(
     experts: Mapping[str, TaskVector],
     gates: Callable[[Tensor], Tensor],
     n: int,
+    made_from: Mapping[str, str],
 ) -> list[Method]:
     found, m = [], len(experts)
     for name in MERGE_NAMES:
         if name == "uniform" or not run.merge_path(name).is_file():
             continue
-        if not merge_is_current(config, run, name):
+        if f"ablation-{name}" not in made_from:
             notice(f"{name}: made from other experts; left out until `alignx stage2 --method {name}` is run again")
             continue
         merge = read_merge(run, name)
-        made_from = run.step_fingerprint(f"merge-{name}")
+        method = f"ablation-{name}"
         if merge.is_weighted_sum:
-            found.append(Method(f"ablation-{name}", gates(torch.full((n, m), merge.coefficient)), made_from))
+            found.append(Method(method, gates(torch.full((n, m), merge.coefficient)), made_from[method]))
         else:
             updates = merged_updates(merge, experts)
-            found.append(Method(f"ablation-{name}", gates(torch.zeros(n, m)), made_from, updates))
+            found.append(Method(method, gates(torch.zeros(n, m)), made_from[method], updates))
     return found
