@@ -111,7 +111,7 @@ def load_base(name: str, *, template: str = "auto", dtype: str = "float32", revi
     options: dict[str, Any] = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
     if revision is not None:
         options["revision"] = revision
-    with _quiet_loading():
+    with quiet_loading():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
             model = AutoModelForCausalLM.from_pretrained(source.location, dtype=getattr(torch, dtype), **options)
@@ -152,7 +152,7 @@ def _settle_padding(tokenizer: Any, model: Any) -> None:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Transformers' bars and notices off while loading: our own progress says what happens."""
     from transformers.utils import logging
 
