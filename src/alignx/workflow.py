@@ -11,6 +11,7 @@ from alignx.config import AxisConfig, RunConfig, SplitSizes
 from alignx.config.files import parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.errors import ConfigError
+from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
@@ -136,6 +137,18 @@ def evaluate(out: Path, *, test_data: Path | None = None) -> dict[str, Any]:
     """Score a run on its test split, or on a folder's rows; see `run_evaluate`."""
     run = RunDirectory(out)
     return run_evaluate(run.read_config(), run, test_data=test_data)
+
+
+def judge(out: Path, options: JudgingOptions, *, test_data: Path | None = None) -> dict[str, Any]:
+    """Have a run's methods answer and its judges judge the answers; see `run_judging`."""
+    run = RunDirectory(out)
+    return run_judging(run.read_config(), run, options, test_data=test_data)
+
+
+def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = None) -> Plan:
+    """What `judge` would ask and cost; see `plan_judging`."""
+    run = RunDirectory(out)
+    return plan_judging(run.read_config(), run, options, test_data=test_data)
 
 
 def report(out: Path) -> tuple[Path, Path]:

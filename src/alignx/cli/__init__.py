@@ -27,7 +27,8 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from typer.exceptions import Abort, Exit, TyperException
 
-    from alignx.cli import commands  # noqa: F401  (each module of commands registers with the app when imported)
+    # Each module of commands registers with the app when imported.
+    from alignx.cli import commands, evaluate  # noqa: F401
     from alignx.cli.app import app
 
     try:

@@ -41,3 +41,17 @@ def parse_splits(text: str) -> SplitSizes:
             f"--splits {text}: expected four whole numbers TRAIN,MIX,CALIBRATION,TEST (at least 3,1,2,1), e.g. "
             "72,24,24,36"
         ) from None
+
+
+def parse_names(option: str, text: str | None) -> list[str]:
+    """Read `a,b,c`, each once; nothing when the option was not given.
+
+    Raises:
+        ConfigError: given, but empty.
+    """
+    if text is None:
+        return []
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"{option} {text!r}: expected names with commas between, e.g. {option} base,alignx")
+    return names
