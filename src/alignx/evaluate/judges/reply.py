@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 _LAST_OBJECT = re.compile(r"(\{[^{}]*\})\s*(?:```)?\s*$")
 _NAMED = re.compile(r"""verdict["']?\s*[:=]\s*["']?([A-Za-z]+)""", re.IGNORECASE)
-_WHOLE = re.compile(r"""^[\s"'`*.({]*(?:verdict["']?\s*[:=]\s*)?["'`*]*([A-Za-z]+)[\s"'`*.)}]*$""", re.IGNORECASE)
+_WHOLE = re.compile(r"""^[\s"'`*.(]*(?:verdict["']?\s*[:=]\s*)?["'`*]*([A-Za-z]+)[\s"'`*.)]*$""", re.IGNORECASE)
 
 
 def read_verdict(text: str, labels: Mapping[str, float]) -> float | None:
