@@ -17,6 +17,7 @@ from alignx.errors import JudgeError
 from alignx.evaluate.judges.endpoint import estimated_tokens
 from alignx.evaluate.judges.interface import SAFETY, Item, Judgement, Usage
 from alignx.evaluate.judges.settings import ModerationSettings
+from alignx.evaluate.judges.template import fill
 
 NAME = "moderation"
 CATEGORIES = (
@@ -105,7 +106,7 @@ class ModerationJudge:
         return [named[category] for category in CATEGORIES] if CATEGORIES[0] in named else probabilities
 
     def _text(self, item: Item) -> str:
-        return self.settings.template.replace("{prompt}", item.prompt).replace("{answer}", item.answer)
+        return fill(self.settings.template, item)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
