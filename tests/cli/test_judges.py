@@ -129,6 +129,22 @@ def test_figures_reach_metrics_terminal_and_report(
     assert asked.count == n_asked
 
 
+def test_a_judge_of_fewer_prompts_leaves_the_others_figures_whole(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def n_of(group: str) -> int:
+        metrics = json.loads((copied / "eval/test/metrics.json").read_text())
+        table = metrics["judges"]["sections"]["refusal"]["table"]["refusal_rate"]
+        return int(table["base"][group]["n"])
+
+    more = ["--limit", "3", "--max-new-tokens", "4", "--methods", "base"]
+    assert run(["evaluate", str(copied), "--judges", "refusal", *more]) == 0
+    assert n_of("honest") == 3
+    unreachable = ["--judge-option", "openai.base_url=http://127.0.0.1:9/v1", "--max-calls", "0"]
+    assert run(["evaluate", str(copied), "--judges", "openai", *unreachable, *SHORT, "--methods", "base"]) == 0
+    assert n_of("honest") == 3
+
+
 def test_judges_without_a_likelihood_evaluation_make_no_report(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,3 +139,13 @@ def test_ctrl_c_keeps_the_calls_on_their_way_and_the_rerun_makes_the_others(stor
 
 def test_nothing_to_ask_is_no_trouble(store: VerdictStore) -> None:
     assert ask_all(Counting(), [], store, budget=Budget()).judgements == []
+
+
+def test_a_reached_cap_stops_remote_judges_and_not_local_ones(store: VerdictStore) -> None:
+    budget = Budget(max_calls=0)
+    assert not budget.take(0.0)
+    remote, local = Counting(), Counting(is_remote=False)
+    found = ask_all(remote, ITEMS, store, budget=budget)
+    assert remote.asked == []
+    assert {judgement.reason for judgement in found.judgements} == {"not asked: --max-calls 0 is reached"}
+    assert all(judgement.state == "judged" for judgement in ask_all(local, ITEMS, store, budget=budget).judgements)

@@ -98,7 +98,8 @@ def _run(
     with ThreadPoolExecutor(concurrency) as pool, progress(f"judge {judge.name}", total) as advance:
 
         def submit() -> None:
-            batch = None if budget.refused else next(todo, None)
+            # A judge on this machine makes no requests: a cap that another has reached is not its own.
+            batch = None if judge.is_remote and budget.refused else next(todo, None)
             if batch is not None:
                 future = pool.submit(judge.ask, [item for _, item in batch])
                 on_their_way[future] = batch

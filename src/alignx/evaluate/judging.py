@@ -100,6 +100,7 @@ class _Work:
     """What both a plan and its execution start from."""
 
     name: str
+    all_prompts: Sequence[TestPrompt]
     prompts: Sequence[TestPrompt]
     sources: Mapping[str, str]
     asked: Sequence[str]
@@ -162,7 +163,7 @@ def run_judging(
         AlignXError: of the step that could not be done; a rerun asks only what is missing.
     """
     check_current(config, run)
-    if config.evaluate.joint and JOINT in (options.methods or (JOINT,)):
+    if config.evaluate.joint and (not options.methods or JOINT in (*options.methods, options.baseline)):
         train_joint(config, run, lazy := lazy or LazyBase(config, run))
     work = _work(config, run, options, test_data)
     kept = _complete_answers(config, run, work, options, lazy)
@@ -199,8 +200,14 @@ def _work(config: RunConfig, run: RunDirectory, options: JudgingOptions, test_da
     asked = [name for name in known if name in wanted or name == options.baseline]
     examples, _ = find_test_examples(config, run, test_data)
     name = evaluation_folder_name(test_data)
-    prompts = judged_prompts(config, examples, options.limit)
-    return _Work(name, prompts, known, asked, run.evaluation_folder(name) / "answers.jsonl")
+    return _Work(
+        name=name,
+        all_prompts=judged_prompts(config, examples, None),
+        prompts=judged_prompts(config, examples, options.limit),
+        sources=known,
+        asked=asked,
+        answers_path=run.evaluation_folder(name) / "answers.jsonl",
+    )
 
 
 def _complete_answers(
@@ -249,7 +256,7 @@ def _ask(judge: Judge, asks: Sequence[Ask], store: VerdictStore, budget: Budget,
     items = [ask.item for ask in asks if ask.item is not None]
     asked = ask_all(judge, items, store, budget=budget, concurrency=concurrency)
     notice(f"judge {judge.name} ({judge.model}): {asked.n_asked} asked, {asked.n_kept} kept from before")
-    if budget.refused:
+    if judge.is_remote and budget.refused:
         notice(f"judge {judge.name}: {budget.refused}; run the command again with a higher cap to ask the rest")
     judgements = iter(asked.judgements)
     return [judged_row(judge, ask, None if ask.item is None else next(judgements)) for ask in asks]
@@ -261,7 +268,7 @@ def _write_metrics(config: RunConfig, run: RunDirectory, work: _Work, options: J
     current = {
         answer_key(config, prompt, method, made_from, options.max_new_tokens)
         for method, made_from in work.sources.items()
-        for prompt in work.prompts
+        for prompt in work.all_prompts  # what another judge was asked about more prompts stays
     }
     rows = [
         row for path in sorted(folder.glob("judged/*.jsonl")) for row in read_judged(path) if row.answer_key in current
