@@ -30,7 +30,7 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: datetime) -> float |
         return seconds
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, TypeError, OverflowError):  # all of which odd dates have raised
         return None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (aware - now).total_seconds())
