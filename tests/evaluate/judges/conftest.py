@@ -36,7 +36,7 @@ def make_judge(waits: list[float]) -> Callable[..., OpenAIJudge]:
     """`make_judge(base_url, attempts=3, ...)`: a chat judge; other names are fields of its settings."""
 
     def make(base_url: str, *, budget: Budget | None = None, **settings: Any) -> OpenAIJudge:
-        chosen = OpenAISettings(base_url=base_url, **{"timeout_seconds": 5, **settings})
+        chosen = OpenAISettings(base_url=base_url, **{"timeout_seconds": 60, **settings})
         endpoint = Endpoint(chosen, judge="openai", budget=budget or Budget(), sleep=waits.append)
         return OpenAIJudge(chosen, endpoint)
 
