@@ -31,3 +31,7 @@ class ArtifactError(AlignXError, ValueError):
 
 class DialError(AlignXError, ValueError):
     """An axis weight, floor or strength outside what it may be."""
+
+
+class JudgeError(AlignXError, RuntimeError):
+    """A judge that can answer nothing at all: a refused key, an unknown model, no quota, an option it will not take."""

@@ -5,13 +5,17 @@ On a terminal: one bar a step. Elsewhere: one line when a step starts and one wh
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alignx.ranks import is_main
+
+# Elsewhere than on a terminal, a note of a long step is shown this often.
+_SECONDS_BETWEEN_NOTES = 15.0
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -27,8 +31,15 @@ def notice(message: str) -> None:
         sys.stderr.flush()
 
 
+class Advance(Protocol):
+    """Called with how many units were just done, and what to show beside them, such as the cost so far."""
+
+    def __call__(self, n_done: int, note: str = "") -> None:
+        """Show it."""
+
+
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int) -> Iterator[Advance]:
     """Show a step's progress; the value yielded is called with how many units were just done.
 
     Args:
@@ -38,7 +49,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     if not (_console.is_terminal and is_main()):
         started = time.monotonic()
         notice(f"{description} ({total}) ...")
-        yield lambda n_done: None
+        yield _NotedLines(description, total)
         notice(f"{description}: {time.monotonic() - started:.1f} s")
         return
     columns = (
@@ -50,4 +61,24 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=_console) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda n_done: bar.advance(task, n_done)
+
+        def advance(n_done: int, note: str = "") -> None:
+            bar.update(task, advance=n_done, description=f"{description} ({note})" if note else description)
+
+        yield advance
+
+
+class _NotedLines:
+    """Where there is no terminal: a line now and then, for steps that have something to say."""
+
+    def __init__(self, description: str, total: int) -> None:
+        self.description = description
+        self.total = total
+        self.n_done = 0
+        self.last = time.monotonic()
+
+    def __call__(self, n_done: int, note: str = "") -> None:
+        self.n_done += n_done
+        if note and time.monotonic() - self.last >= _SECONDS_BETWEEN_NOTES:
+            self.last = time.monotonic()
+            notice(f"{self.description}: {self.n_done} of {self.total} ({note})")

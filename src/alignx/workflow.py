@@ -14,6 +14,7 @@ from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
+from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
@@ -231,6 +232,19 @@ def evaluate(out: Path, *, test_data: Path | None = None) -> dict[str, Any]:
     config = RunDirectory(out).read_config()
     with writing(out) as run:
         return run_evaluate(config, run, test_data=test_data)
+
+
+def judge(out: Path, options: JudgingOptions, *, test_data: Path | None = None) -> dict[str, Any]:
+    """Have a run's methods answer and its judges judge the answers; see `run_judging`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_judging(config, run, options, test_data=test_data)
+
+
+def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = None) -> Plan:
+    """What `judge` would ask and cost; see `plan_judging`."""
+    run = RunDirectory(out)
+    return plan_judging(run.read_config(), run, options, test_data=test_data)
 
 
 def report(out: Path) -> tuple[Path, Path]:

@@ -118,23 +118,6 @@ def stage2(
 
 
 @app.command()
-def evaluate(
-    run: RunArgument,
-    test_data: Annotated[
-        Path | None, typer.Option(help="Folder in the training schemas; all its rows not trained on are test data.")
-    ] = None,
-) -> None:
-    """Score every method of a run with the likelihood judge."""
-    from alignx.cli.show import show_left_out, show_summary
-    from alignx.workflow import evaluate as score
-
-    metrics = score(run, test_data=test_data)
-    show_summary(metrics)
-    show_left_out(metrics)
-    typer.echo(f"figures: {run / 'eval' / metrics['name'] / 'metrics.json'}")
-
-
-@app.command()
 def report(run: RunArgument) -> None:
     """Write report.html and report.md from what a run has kept."""
     from alignx.workflow import report as write

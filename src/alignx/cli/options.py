@@ -60,3 +60,17 @@ def parse_columns(text: str | None) -> dict[str, str]:
             raise ConfigError(f"--columns {text}: `{field}` is given twice; keep one of them")
         columns[field] = column
     return columns
+
+
+def parse_names(option: str, text: str | None) -> list[str]:
+    """Read `a,b,c`, each once; nothing when the option was not given.
+
+    Raises:
+        ConfigError: given, but empty.
+    """
+    if text is None:
+        return []
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"{option} {text!r}: expected names with commas between, e.g. {option} base,alignx")
+    return names

@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alignx.evaluate.judging import Plan
 from alignx.mixture.runtime import Answer
+from alignx.report.judges import terminal_tables
+from alignx.report.tables import Table as ReportTable
 from alignx.report.tables import render_terminal_table
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
@@ -31,6 +34,48 @@ def show_left_out(metrics: dict[str, Any]) -> None:
     """How many rows were left out because the run has trained on their prompts."""
     for axis, count in metrics["left_out_because_trained"].items():
         _console().print(f"{axis}: {metrics['n'][axis]} prompts scored, {count} left out because trained on")
+
+
+def show_judges(metrics: dict[str, Any]) -> None:
+    """The headline tables of every judge, each with its unscored."""
+    for table in terminal_tables(metrics):
+        _console().print(_plain_table(table))
+
+
+def show_plan(plan: Plan) -> None:
+    """What judging would take."""
+    console = _console()
+    console.print(f"answers: {plan.answers_kept} kept, {plan.answers_missing} to generate", soft_wrap=True)
+    for judge in plan.judges:
+        price = "price unknown (set its input_price and output_price)" if judge.cost is None else f"${judge.cost:.2f}"
+        console.print(
+            f"judge {judge.name} ({judge.model}): {judge.to_ask} to ask, {judge.kept} kept; about "
+            f"{judge.prompt_tokens} prompt tokens, at most {judge.completion_tokens} completion tokens, {price}",
+            markup=False,
+            soft_wrap=True,
+        )
+    console.print("dry run: nothing was generated or asked")
+
+
+def _plain_table(table: ReportTable) -> Table:
+    """A report's table for the terminal: intervals below the values."""
+    shown = Table(
+        box=box.SIMPLE_HEAD,
+        title=Text(table.caption),
+        title_style="bold",
+        title_justify="left",
+        caption=Text(table.note),
+        caption_style="dim",
+        caption_justify="left",
+    )
+    shown.add_column(table.head)
+    for column in table.columns:
+        head = column.title if column.n is None else f"{column.title}\nn = {column.n}"
+        shown.add_column(Text(head), justify="left" if column.is_text else "right")
+    for row in table.rows:
+        cells = [Text(f"{cell.text}\n{cell.interval}" if cell.interval else cell.text) for cell in row.cells]
+        shown.add_row(Text(row.label, style="bold" if row.is_ours else ""), *cells)
+    return shown
 
 
 def show_showcase(out: Path) -> None:

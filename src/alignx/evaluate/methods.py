@@ -50,6 +50,30 @@ def expert_method(axis: str) -> str:
     return f"expert-{axis}"
 
 
+def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
+    """Every method a run has, in the order of the tables -> fingerprint of what it is made from.
+
+    Reads records only; no model is needed.
+    """
+    trained = {axis: run.step_fingerprint(f"train-{axis}") for axis in config.axes}
+    mixed = fingerprint([trained, run.step_fingerprint("mocae")])
+    found = {BASE: "", **{expert_method(axis): trained[axis] for axis in config.axes}}
+    if config.evaluate.joint:
+        found[JOINT] = run.step_fingerprint("choose-joint")
+    found |= {UNIFORM: fingerprint(trained), ALIGNX: mixed}
+    if config.evaluate.ablations:
+        names = ("warm-start", "plain-router", *(("shared-only",) if config.stage1.shared_expert else ()))
+        found |= {f"ablation-{name}": mixed for name in names}
+    made = [name for name in MERGE_NAMES if name != "uniform" and run.merge_path(name).is_file()]
+    current = [name for name in made if merge_is_current(config, run, name)]
+    return found | {f"ablation-{name}": run.step_fingerprint(f"merge-{name}") for name in current}
+
+
+def is_main(method: str) -> bool:
+    """Whether a method is answered with and judged unless others are named: no ablation."""
+    return not method.startswith("ablation-")
+
+
 def methods(
     config: RunConfig,
     run: RunDirectory,
@@ -73,31 +97,30 @@ def methods(
     """
     routing, n = mocae.route(signatures), len(signatures)
     axes = list(config.axes)
-    trained = {axis: run.step_fingerprint(f"train-{axis}") for axis in axes}
+    made_from = sources(config, run)
     ones = torch.ones(n, dtype=torch.float64)
-    mixture = run.step_fingerprint("mocae")
 
     def gates(pi: Tensor, scale: Tensor = ones) -> Tensor:
         return gate_weights(gated.names, axes, pi.double(), scale).float()
 
-    def fixed(name: str, coefficients: Mapping[str, float], made_from: str) -> Method:
+    def fixed(name: str, coefficients: Mapping[str, float], source: str) -> Method:
         weights, updates = fixed_form(experts, gated.names, coefficients, n)
-        return Method(name, weights, made_from, updates)
+        return Method(name, weights, made_from[source], updates)
 
-    found = [Method(BASE, None, "")]
-    found += [fixed(expert_method(axis), {axis: 1.0}, trained[axis]) for axis in axes]
+    found = [Method(BASE, None, made_from[BASE])]
+    found += [fixed(expert_method(axis), {axis: 1.0}, expert_method(axis)) for axis in axes]
     if JOINT in gated.names:
         weights = torch.zeros(n, len(gated.names))
         weights[:, gated.names.index(JOINT)] = 0 if joint else 1
-        found.append(Method(JOINT, weights, run.step_fingerprint("choose-joint"), joint or {}))
-    found.append(fixed(UNIFORM, dict.fromkeys(axes, 1 / len(axes)), fingerprint(trained)))
+        found.append(Method(JOINT, weights, made_from[JOINT], joint or {}))
+    found.append(fixed(UNIFORM, dict.fromkeys(axes, 1 / len(axes)), UNIFORM))
     pi, scale = neutral_mixture(mocae, routing)
-    found.append(Method(ALIGNX, gates(pi, scale), fingerprint([trained, mixture])))
+    found.append(Method(ALIGNX, gates(pi, scale), made_from[ALIGNX]))
     if config.evaluate.ablations:
-        found += _ablations(mocae, routing, signatures, gates, fingerprint([trained, mixture]))
+        found += _ablations(mocae, routing, signatures, gates, made_from[ALIGNX])
         if SHARED in gated.names:
-            found.append(fixed("ablation-shared-only", {}, fingerprint([trained, mixture])))
-    return found + _merges(config, run, experts, gated, n)
+            found.append(fixed("ablation-shared-only", {}, ALIGNX))
+    return found + _merges(config, run, experts, gated, n, made_from)
 
 
 def neutral_mixture(mocae: Mocae, routing: Routing) -> tuple[Tensor, Tensor]:
@@ -127,14 +150,15 @@ def _merges(
     experts: WholeExperts,
     gated: GatedModel,
     n: int,
+    made_from: Mapping[str, str],
 ) -> list[Method]:
     found = []
     for name in MERGE_NAMES:
         if name == "uniform" or not run.merge_path(name).is_file():
             continue
-        if not merge_is_current(config, run, name):
+        if f"ablation-{name}" not in made_from:
             notice(f"{name}: made from other experts; left out until `alignx stage2 --method {name}` is run again")
             continue
         weights, updates = merge_form(experts, gated.names, read_merge(run, name), n)
-        found.append(Method(f"ablation-{name}", weights, run.step_fingerprint(f"merge-{name}"), updates))
+        found.append(Method(f"ablation-{name}", weights, made_from[f"ablation-{name}"], updates))
     return found

@@ -29,7 +29,7 @@ from alignx.evaluate.measures import (
     own_expert_losses,
     relative_difference,
 )
-from alignx.evaluate.methods import ALIGNX, Method, expert_method, methods, neutral_mixture
+from alignx.evaluate.methods import ALIGNX, Method, expert_method, methods, neutral_mixture, sources
 from alignx.models.fold import folded
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
@@ -71,8 +71,8 @@ def run_evaluate(
     lazy = lazy or LazyBase(config, run)
     mocae = read_mocae(run)
     check_current(config, run)
-    examples, left_out = _test_examples(config, run, test_data)
-    name = TEST if test_data is None else evaluation_name(test_data)
+    examples, left_out = find_test_examples(config, run, test_data)
+    name = evaluation_folder_name(test_data)
     if config.evaluate.joint:
         train_joint(config, run, lazy)
     base = lazy.base
@@ -90,14 +90,17 @@ def run_evaluate(
     prompts = collect(judgements)
     routing = mocae.route(signatures)
     metrics = _metrics(config, mocae, routing, signatures, prompts, left_out) | {"name": name}
+    metrics |= _judged_before(config, run, folder / "metrics.json")
     write_jsonl(folder / "prompts.jsonl", _prompt_rows(config, mocae, routing, signatures, prompts))
     write_json(folder / "metrics.json", metrics)
     run.mark_done(f"evaluate-{name}", {}, folder / "prompts.jsonl", folder / "metrics.json")
     return metrics
 
 
-def evaluation_name(test_data: Path) -> str:
-    """Name of an evaluation on another folder: the folder's own, and a few digits of its path."""
+def evaluation_folder_name(test_data: Path | None) -> str:
+    """Name of an evaluation: `test`, or on another folder the folder's own and a few digits of its path."""
+    if test_data is None:
+        return TEST
     resolved = test_data.resolve()
     plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in resolved.name)
     return f"{plain or 'data'}-{fingerprint(str(resolved))[:6]}"
@@ -117,9 +120,26 @@ def read_metrics(run: RunDirectory, name: str = TEST) -> dict[str, Any]:
     return metrics
 
 
-def _test_examples(
+def _judged_before(config: RunConfig, run: RunDirectory, path: Path) -> dict[str, Any]:
+    """Figures of the judges from an earlier evaluation, where every method they speak of is still the same."""
+    judged = read_json(path).get("judges") if path.is_file() else None
+    if judged is None:
+        return {}
+    known = sources(config, run)
+    return {"judges": judged} if judged["made_from"].items() <= known.items() else {}
+
+
+def find_test_examples(
     config: RunConfig, run: RunDirectory, test_data: Path | None
 ) -> tuple[list[Example], dict[str, int]]:
+    """Test examples of all axes: the run's own, or all rows of a folder that it was not trained on.
+
+    Returns:
+        The examples, and axis -> rows left out because a training split holds their prompt.
+
+    Raises:
+        DataError: nothing in the folder fits, or everything was trained on.
+    """
     if test_data is None:
         return [example for axis in config.axes for example in read_splits(run, axis).test], {}
     splits = {axis: record["splits"] for axis, record in read_json(run.splits_path)["axes"].items()}

@@ -9,6 +9,7 @@ import yaml
 from alignx.errors import ArtifactError
 from alignx.evaluate.pipeline import TEST, read_metrics
 from alignx.report.answers import AnswerGroup, group_answers
+from alignx.report.judges import JudgePart, average_tables, judge_parts
 from alignx.report.provenance import data_table, environment_table, model_table
 from alignx.report.summary import KeyFigure, key_figures, limitations, takeaways
 from alignx.report.tables import (
@@ -62,6 +63,8 @@ class EvaluationPart:
     routing_facts: Table
     likelihood: Table
     left_out: str
+    averages: Sequence[Table]
+    judges: Sequence[JudgePart]
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _evaluation(run: RunDirectory, name: str) -> EvaluationPart:
     missing = sorted(_KEYS - metrics.keys())
     if missing:
         path = run.evaluation_folder(name) / "metrics.json"
-        raise ArtifactError(f"{path}: `{missing[0]}` is missing; run `alignx evaluate {run.root}` again")
+        raise ArtifactError(f"{path}: `{missing[0]}` is missing; run `alignx evaluate {run.root}`, without --judges")
     left_out = {axis: count for axis, count in metrics["left_out_because_trained"].items() if count}
     return EvaluationPart(
         name=name,
@@ -142,4 +145,6 @@ def _evaluation(run: RunDirectory, name: str) -> EvaluationPart:
         routing_facts=routing_facts_table(metrics),
         likelihood=likelihood_table(metrics),
         left_out=", ".join(f"{axis} {count}" for axis, count in left_out.items()),
+        averages=average_tables(metrics),
+        judges=judge_parts(metrics),
     )

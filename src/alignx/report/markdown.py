@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from alignx.report.answers import AnswerGroup
 from alignx.report.contents import Contents, EvaluationPart
+from alignx.report.judges import JudgePart
 from alignx.report.tables import Cell, Column, Table
 
 
@@ -97,7 +98,14 @@ def _evaluation(part: EvaluationPart, *, level: int) -> list[str]:
         table_block(part.routing_facts),
         f"{mark} Likelihood judge",
         table_block(part.likelihood),
+        *map(table_block, part.averages),
+        *(block for judge in part.judges for block in _judge(judge, mark)),
     ]
+
+
+def _judge(part: JudgePart, mark: str) -> list[str]:
+    blocks = [f"{mark} {escape_inline(part.title)}", escape_inline(part.summary)]
+    return [*blocks, *map(table_block, part.tables)]
 
 
 def _answers(group: AnswerGroup) -> list[str]:

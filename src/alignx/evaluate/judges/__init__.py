@@ -1,0 +1,1 @@
+"""Judges of answers, one a file, behind one small interface."""

@@ -1,0 +1,34 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from alignx.errors import ConfigError
+from alignx.evaluate.judges.budget import Budget
+
+
+def test_threads_together_get_exactly_the_calls_there_are() -> None:
+    budget = Budget(max_calls=50)
+    with ThreadPoolExecutor(16) as pool:
+        taken = list(pool.map(lambda _: budget.take(0.0), range(400)))
+    assert sum(taken) == budget.n_calls == 50
+    assert budget.refused == "--max-calls 50 is reached"
+
+
+def test_what_is_reserved_counts_until_it_is_settled() -> None:
+    budget = Budget(max_cost=1.0)
+    assert budget.take(0.6)
+    assert not budget.take(0.6)
+    budget.settle(0.6, 0.1)
+    assert budget.take(0.6)
+    assert budget.spent == pytest.approx(0.1)
+
+
+def test_a_cap_on_cost_needs_prices() -> None:
+    with pytest.raises(ConfigError, match="input_price"):
+        Budget(max_cost=1.0).take(None)
+
+
+def test_no_caps_refuse_nothing() -> None:
+    budget = Budget()
+    assert all(budget.take(None) for _ in range(100))
+    assert budget.refused == ""
