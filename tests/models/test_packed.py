@@ -42,6 +42,11 @@ def test_packed_equals_alone_on_every_architecture(load_tiny, architecture):
         torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_bf16_base_is_packed_too(load_tiny, architecture):
+    """Its rounding is coarser than that of float32, and is no reason to pad."""
+    assert can_pack(load_tiny(architecture).model.to(torch.bfloat16), 96)
+
+
 def test_changing_one_sequence_leaves_the_others_to_the_bit(load_tiny, architecture):
     model = load_tiny(architecture).model
     before = _states(model, EXAMPLES)

@@ -53,7 +53,7 @@ def _fits_table(fits: Sequence[Fit]) -> Table:
     for heading in ("method", "base weights", "GiB a device", "fits", ""):
         table.add_column(heading, justify="right" if heading == "GiB a device" else "left")
     for fit in fits:
-        note = "" if fit.available else "sizes only: this version does not train so"
+        note = "" if fit.available else "needs a CUDA GPU"
         table.add_row(
             fit.method, fit.storage, f"{fit.need.total / 2**30:.2f}", "fits" if fit.fits else "does not fit", note
         )

@@ -49,7 +49,7 @@ class Stage1Config(StrictModel):
     checkpoint_steps: int = Field(20, ge=1, description="optimiser steps between two checkpoints")
     weight_decay: float = Field(0.01, ge=0)
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
-    injection_rate: float = Field(0.5, ge=0, le=1, description="share of examples with the axis instruction")
+    injection_rate: float = Field(0.0, ge=0, le=1, description="share of examples with the axis instruction")
     max_tokens: int = Field(512, ge=16, description="prompt + target tokens of a training example")
     overlong: Literal["drop", "cut"] = Field(
         "drop", description="an example longer than max_tokens: left out, or its answer cut before the end token"

@@ -20,6 +20,8 @@ UTILISATION = {"bf16": 0.27, "float32": 0.80}
 _MARGIN = 0.9
 _WAYS = [*(("lora", storage) for storage in memory.STORAGES), ("full", "bfloat16"), ("full", "float32")]
 _ANSWER_PROMPT, _ANSWER_NEW = 512, 256
+# Quantised storages -> what `quantization` in a config calls them.
+QUANTIZATION = {"8-bit": "8bit", "4-bit": "4bit"}
 # Passes are filled longest example first, and long examples have long targets: the fullest pass's share of targets over
 # the mean example's; measured 1.33 on Alpaca and 1.07 on BeaverTails (docs/plan.md).
 _FULLEST_PASS = 1.33
@@ -32,7 +34,7 @@ class Fit:
     Attributes:
         method: `lora` or `full`.
         storage: of the base weights.
-        available: whether this version trains so; a quantised base is planned only.
+        available: whether this machine can train so; quantised bases need a CUDA GPU.
         need: memory of one device.
         fits: whether that is within what may be used.
     """
@@ -95,7 +97,7 @@ def make_plan(config: RunConfig, machine: Machine) -> Plan:
         for dtype in ("float32", "bfloat16")
     }
     fits = [
-        _fit(shapes, machine, method, storage, activations[method, _computed_in(storage)], runtime, settings)
+        _fit(shapes, machine, method, storage, activations[method, _computed_in(method, storage)], runtime, settings)
         for method, storage in _WAYS
     ]
     return Plan(
@@ -123,9 +125,16 @@ def training_pass(config: RunConfig, style: str, *, bf16: bool) -> Pass:
     return Pass(total, round(share * total), rows, bf16)
 
 
-def _computed_in(storage: str) -> str:
-    """The dtype of a base's products: quantised weights are multiplied in bfloat16."""
+def _computed_in(method: str, storage: str) -> str:
+    """The dtype that layers run in: full fine-tuning in float32; quantised weights are multiplied in bfloat16."""
+    if method == "full":
+        return "float32"
     return storage if storage in {"float32", "bfloat16"} else "bfloat16"
+
+
+def stored_as(config: RunConfig) -> str:
+    """How a config keeps the base's weights, as one of `memory.STORAGES`."""
+    return next((name for name, chosen in QUANTIZATION.items() if chosen == config.quantization), config.dtype)
 
 
 def _style(config: RunConfig) -> str:
@@ -149,10 +158,11 @@ def _fit(
         storage=storage,
         activations=activations,
         runtime=runtime,
-        shared_expert=settings.shared_expert,
+        shared_expert=settings.shared_expert and storage not in QUANTIZATION,
         shards=machine.devices,
     )
-    return Fit(method, storage, storage == _computed_in(storage), need, need.total <= _MARGIN * machine.memory)
+    available = storage not in QUANTIZATION or machine.device == "cuda"
+    return Fit(method, storage, available, need, need.total <= _MARGIN * machine.memory)
 
 
 def _needs(
@@ -167,7 +177,7 @@ def _needs(
 ) -> list[Need]:
     """The run's own parts, each on one device and unsharded but for training."""
     settings, storage = config.stage1, config.dtype
-    own = next(fit.need for fit in fits if (fit.method, fit.storage) == (settings.method, storage))
+    own = next(fit.need for fit in fits if (fit.method, fit.storage) == (settings.method, stored_as(config)))
     adapters = len(config.axes) + settings.shared_expert
     shape_options = (settings.rank, adapters, settings.target_modules)
     # Batches are padded to their widest row: 1.66 times the mean for the median batch of 8 Alpaca rows, 3.9 at worst.
@@ -179,8 +189,8 @@ def _needs(
         replace(own, name=f"Stage 1, training ({own.name})"),
         memory.extraction(
             shapes,
+            method=settings.method,
             storage=storage,
-            prompts=sum(axis.splits.train for axis in config.axes.values()),
             depths=len(settings.depths),
             shared_expert=settings.shared_expert,
             runtime=runtime,
@@ -224,11 +234,13 @@ def _utilisation(bf16: bool) -> float:
 
 def _advice(config: RunConfig, fits: list[Fit]) -> str:
     usable = [fit for fit in fits if fit.available and fit.fits]
-    own = next(fit for fit in fits if (fit.method, fit.storage) == (config.stage1.method, config.dtype))
-    if own.fits:
+    own = next(fit for fit in fits if (fit.method, fit.storage) == (config.stage1.method, stored_as(config)))
+    if own.fits and own.available:
         return f"the settings fit: method {own.method}, dtype {own.storage}, {config.stage1.micro_batch_tokens} tokens"
     if usable:
         best = usable[0]
+        if best.storage in QUANTIZATION:
+            return f"set `quantization: {QUANTIZATION[best.storage]}` and `stage1.shared_expert: false`"
         return f"set `stage1.method: {best.method}` and `dtype: {best.storage}`"
     smallest = min((fit for fit in fits if fit.available), key=lambda fit: fit.need.total)
     activations = smallest.need.parts["activations"]

@@ -71,6 +71,8 @@ def training(
 ) -> Need:
     """One process's share of training one axis.
 
+    Full fine-tuning learns in float32 beside the base's own weights, and every GPU holds all of it.
+
     Args:
         shapes: the model.
         method: `lora` or `full`.
@@ -80,34 +82,32 @@ def training(
         shared_expert: whether a shared expert is folded in meanwhile, which keeps the weights it changes twice.
         shards: GPUs that weights, gradients and moments are cut into; activations are each GPU's own.
     """
-    if method == "full":
-        trained, bytes_a_value = shapes.parameters, int(_PLAIN[storage])
-    else:
-        trained, bytes_a_value = shapes.adapter_parameters, _FLOAT32
+    full = method == "full"
+    trained = shapes.parameters if full else shapes.adapter_parameters
+    shards = 1 if full else shards
     parts = {"runtime": runtime, "base weights": weight_bytes(shapes, storage) // shards}
-    if method == "lora":
-        parts["adapter"] = trained * bytes_a_value // shards
-    parts["gradients"] = trained * bytes_a_value // shards
-    parts["AdamW moments"] = _MOMENTS * trained * bytes_a_value // shards
-    if shared_expert and storage in _PLAIN and method == "lora":
-        parts["weights below shared expert"] = int(_PLAIN[storage] * shapes.adapted_values) // shards
+    parts["float32 weights" if full else "adapter"] = _FLOAT32 * trained // shards
+    parts["gradients"] = _FLOAT32 * trained // shards
+    parts["AdamW moments"] = _MOMENTS * _FLOAT32 * trained // shards
+    if shared_expert and storage in _PLAIN:
+        changed = shapes.parameters if full else shapes.adapted_values
+        parts["weights below shared expert"] = int(_PLAIN[storage] * changed) // shards
     parts["activations"] = int(ALLOCATOR_SHARE * activations)
     return Need(f"{method} {storage}", parts)
 
 
 def extraction(
-    shapes: ModelShapes, *, storage: str, prompts: int, depths: int, shared_expert: bool, runtime: int
+    shapes: ModelShapes, *, method: str, storage: str, depths: int, shared_expert: bool, runtime: int
 ) -> Need:
-    """The end of Stage 1: experts folded in one at a time, hidden states of all training prompts, their moments."""
+    """The end of Stage 1: experts folded in one at a time, and the moments of hidden states, which wait on disk."""
     copies = 2 if shared_expert else 1
-    states = prompts * depths * shapes.hidden * _FLOAT32
-    second_moments = 4 * 8 * shapes.hidden**2 + 2 * prompts * shapes.hidden * 8
+    changed = shapes.parameters if method == "full" else shapes.adapted_values
     parts = {
         "runtime": runtime,
         "base weights": weight_bytes(shapes, storage),
-        "weights below experts": copies * int(_PLAIN[storage] * shapes.adapted_values),
-        "hidden states": states,
-        "their moments": second_moments,
+        "weights below experts": copies * int(_PLAIN[storage] * changed),
+        # Two matrices a depth, and as much again for the eigenvectors of one.
+        "moments of hidden states": (2 * depths + 2) * 8 * shapes.hidden**2,
     }
     return Need("Stage 1, latent space", parts)
 
