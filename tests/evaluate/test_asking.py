@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -118,6 +118,15 @@ def test_a_judge_that_can_answer_nothing_stops_and_keeps_what_was_had(store: Ver
     assert kept == len(judge.asked) - 1
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT raises, also where a shell that started pytest in the background lets it be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_the_calls_on_their_way_and_the_rerun_makes_the_others(store: VerdictStore) -> None:
     judge = Counting()
     original = judge.ask

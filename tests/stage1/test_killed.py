@@ -17,7 +17,10 @@ STRIDE = int(os.environ.get("ALIGNX_KILL_STRIDE", "7"))
 
 
 def artifacts(run: Path) -> dict[str, bytes]:
-    """Every file's bytes by name, but for how long training took; a killed run's temporary files do not count."""
+    """Every file's bytes by name, but for how long training took and the checksum of that note.
+
+    A killed run's temporary files do not count.
+    """
     found = {}
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run)
@@ -25,6 +28,12 @@ def artifacts(run: Path) -> dict[str, bytes]:
             found[str(name)] = path.read_bytes()
             if path.name == "training.json":
                 found[str(name)] = json.dumps({**json.loads(found[str(name)]), "seconds": 0}).encode()
+            if path.parent.name == "steps":
+                record = json.loads(found[str(name)])
+                record["outputs"] = {
+                    file: sums for file, sums in record["outputs"].items() if "training.json" not in file
+                }
+                found[str(name)] = json.dumps(record).encode()
     return found
 
 

@@ -6,6 +6,7 @@ from hypothesis.strategies import floats, integers, lists
 from alignx.errors import ConfigError
 from alignx.models.low_rank import LowRankUpdate
 from alignx.stage1.dense_vector import DenseVector, write_dense
+from alignx.stage1.experts import dense_updates
 from alignx.stage1.task_vector import TaskVector, ties
 from alignx.stage1.vector_merge import as_task_vector, dare_merge, densify, ties_merge, weighted_sum
 from alignx.stage1.vector_source import VectorSource
@@ -57,7 +58,9 @@ def test_ties_is_taken_module_by_module(tmp_path):
 @pytest.mark.parametrize("method", ["ties", "dare"])
 def test_merges_are_those_of_stage_2(method):
     sources = [_source(0), _source(1), _source(2)]
-    stage2 = merged_updates(Merge(method, 1.0, seed=5), {source.label: source.vector for source in sources})
+    stage2 = merged_updates(
+        Merge(method, 1.0, seed=5), {source.label: dense_updates(source.vector) for source in sources}
+    )
     merged = (
         ties_merge(sources, density=TIES_DENSITY)
         if method == "ties"
