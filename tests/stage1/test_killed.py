@@ -89,8 +89,7 @@ def test_killed_or_interrupted_while_it_trains_and_run_again(tmp_path, command):
     disturbed = tmp_path / "disturbed"
     for signalled, checkpoint in ((signal.SIGKILL, 20), (signal.SIGINT, 60)):
         process = command(disturbed)
-        manifest = disturbed / f"stage1/helpful/checkpoints/step-{checkpoint:08d}/manifest.json"
-        while not manifest.is_file() and process.poll() is None:
+        while newest_checkpoint(disturbed) < checkpoint and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(signalled)
         errors = process.communicate(timeout=250)[1]
