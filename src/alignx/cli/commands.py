@@ -68,8 +68,12 @@ def stage1(
         bool,
         typer.Option("--streaming", help="Read a set larger than memory row by row; the hub's without a download."),
     ] = False,
+    method: Annotated[str | None, typer.Option(help="lora, or full: every weight learns.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training prompts.", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    injection_rate: Annotated[
+        float | None, typer.Option(help="Share of examples with the axis instruction in the prompt.", min=0, max=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of a new run.", min=0)] = 0,
     finish: Annotated[bool, typer.Option("--finish", help="Also extract what all axes take part in.")] = False,
     dense: Annotated[bool, typer.Option("--dense", help="Also keep dense task vectors.")] = False,
@@ -91,7 +95,12 @@ def stage1(
         "streaming": streaming,
     }
     name, data = parse_dataset(dataset, axis=axis, instruction=instruction, splits=sizes, settings=settings)
-    asked = {"epochs": epochs, "learning_rate": learning_rate}
+    asked = {
+        "method": method,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "injection_rate": injection_rate,
+    }
     given = {key: value for key, value in asked.items() if value is not None}
     if show_example:
         from alignx.cli.show_example import show_training_example
