@@ -168,12 +168,12 @@ def do_job(job: dict[str, Any], work: Path, data_dir: Path) -> None:
 
 
 def _losses(config: Any, base: Any, examples: Any, split: str) -> dict[str, float]:
-    """`axis:prompt hash` -> mean nats a target token; float32 where it is reported, bf16 where it only chooses."""
+    """`axis:prompt hash` -> mean nats a target token, in the precision that training used."""
     from alignx.models.scoring import answer_log_probs
     from alignx.stage2.pipeline import target_items
 
     items = target_items(base, examples, config.evaluate.max_tokens)
-    scores = answer_log_probs(base, items, precision="float32" if split == "test" else "auto")
+    scores = answer_log_probs(base, items, precision="auto")
     return {
         f"{example.axis}:{example.prompt_hash}": -score[0] / len(item.answers[0])
         for example, item, score in zip(examples, items, scores, strict=True)
