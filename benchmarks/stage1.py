@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="published files (docs/data.md); none: the package's sample")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of every trainer (about 2 minutes each)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of every trainer (about a minute each)")
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error(f"--repeats {options.repeats}: at least one turn is needed, e.g. --repeats 5")

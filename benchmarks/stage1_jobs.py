@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-SPLITS = {"train": 22, "mix": 1, "calibration": 2, "test": 16}
+SPLITS = {"train": 12, "mix": 1, "calibration": 2, "test": 16}
 RATE, SEED = 1e-3, 0
 
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def benchmark_config(data_dir: Path | None) -> Any:
-    """66 training prompts, 22 an axis, and 48 held-out ones; Stage 1's own defaults for the rest."""
+    """36 training prompts, 12 an axis, and 48 held-out ones; Stage 1's own defaults for the rest."""
     from alignx.config.files import parse_config
 
     sources = {
