@@ -77,6 +77,7 @@ def test_the_summary_names_the_worst_layer_and_the_table():
     assert line.startswith("honest: factors of rank 3 drop 25.0% of a layer's squared norm on average, at most 50.0%")
     assert "(flat)" in line and line.endswith("by layer: honest/svd.json") and "\n" not in line
     document = json.loads(json.dumps(dropped.document()))
+    assert dropped.lines()[list(dropped.modules).index("flat")] == "  flat: norm 2.45, 50.0% dropped"
     assert document["layers"]["flat"] == {"norm": pytest.approx(6**0.5), "dropped_share": pytest.approx(0.5)}
     assert document["dropped_share"]["worst"] == ["flat", pytest.approx(0.5)]
 

@@ -83,7 +83,8 @@ def train_full(
     updates, dropped = factorise(vector.names(), vector.tensor, modules, config.factor_rank, device=base.model.device)
     write_json(folder / "svd.json", dropped.document())
     if processes.is_main():
-        notice(dropped.summary(job.name, f"{folder.name}/svd.json"))
+        for line in (*dropped.lines(), dropped.summary(job.name, f"{folder.name}/svd.json")):
+            notice(line)
     write_task_vector(adapter_folder, TaskVector(updates), base=base_name)
     write_training_record(folder, job, summary, {"method": "full", **extra})
     checkpoints.remove()

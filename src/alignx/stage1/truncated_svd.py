@@ -101,6 +101,10 @@ class DroppedNorm:
             f"without factors, {self.total:.1%} is dropped in all; by layer: {table}"
         )
 
+    def lines(self) -> list[str]:
+        """One line a module: the norm of its update, and the share of its square that was dropped."""
+        return [f"  {module}: norm {norm:.3g}, {share:.1%} dropped" for module, (norm, share) in self.modules.items()]
+
     def document(self) -> dict[str, object]:
         """State for json."""
         shares = {module: share for module, (_, share) in self.modules.items()}
