@@ -3,7 +3,6 @@
 PEFT wraps the base in place; it is unwrapped again before returning, so the base serves the next axis.
 """
 
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ import torch
 from alignx.config import Stage1Config
 from alignx.models.layers import adapted_modules
 from alignx.models.load import BaseModel
-from alignx.runs import processes
 from alignx.runs.directory import fingerprint
 from alignx.runs.files import write_json
+from alignx.runs.folders import write_folder
 from alignx.stage1.checkpoints import Checkpoints
 from alignx.stage1.loop import TrainingSummary, fit
 from alignx.stage1.schedule import TrainingJob
@@ -75,7 +74,7 @@ def train_adapter(
         written = peft_model.peft_config["default"]
         written.base_model_name_or_path = base.source.hub_id or base.source.identity
         written.target_modules = sorted(written.target_modules)  # a set's order differs from process to process
-        processes.from_main(lambda: _save_adapter(peft_model, adapter_folder))
+        _save_adapter(peft_model, adapter_folder)
     finally:
         peft_model.unload()
         if hasattr(base.model, "peft_config"):
@@ -118,18 +117,10 @@ def _quiet_peft() -> Iterator[None]:
 
 
 def _save_adapter(peft_model: Any, adapter_folder: Path) -> None:
-    """Save in PEFT's format, so that a kill in between leaves no adapter rather than half of one."""
-    scratch = adapter_folder.parent / ".adapter"  # always the same: what a killed run left is not added to
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        peft_model.save_pretrained(scratch, save_embedding_layers=False)
-        (scratch / "README.md").unlink(missing_ok=True)  # PEFT's unfilled model card
-        shutil.rmtree(adapter_folder, ignore_errors=True)
-        adapter_folder.mkdir()
-        # The weights go last: a folder without them is not an adapter, so a kill in between is noticed.
-        for path in sorted(scratch.iterdir(), key=lambda path: path.suffix == ".safetensors"):
-            path.chmod(0o644)
-            path.replace(adapter_folder / path.name)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    """Save in PEFT's format, whole or not at all."""
+
+    def fill(folder: Path) -> None:
+        peft_model.save_pretrained(folder, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's unfilled model card
+
+    write_folder(adapter_folder, fill)
