@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from alignx.models.low_rank import LowRankUpdate
+from alignx.stage1.best_factors import best_factors
+from alignx.stage1.parameter_matrix import module_seed
 from alignx.stage1.task_vector import TaskVector
 
 # Parameters that look like matrices but are looked up, not multiplied: plain LoRA cannot hold their update.
@@ -69,6 +71,11 @@ def truncate(updates: Iterable[tuple[str, LowRankUpdate | Tensor]], rank: int) -
     for name, update in updates:
         if isinstance(update, Tensor) and not is_linear(name, update):
             norms[name] = dropped[name] = float(torch.linalg.vector_norm(update.double()))
+            continue
+        if isinstance(update, Tensor):
+            found = best_factors(update, min(rank, *update.shape), seed=module_seed(name, 0))
+            kept[name] = found.update
+            norms[name], dropped[name] = found.squared_norm**0.5, found.squared_dropped**0.5
             continue
         left, values, right = thin_svd(update)
         n_kept = min(rank, len(values))

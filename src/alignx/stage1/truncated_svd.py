@@ -11,56 +11,8 @@ from torch import Tensor, nn
 
 from alignx.models.layers import linear_shape
 from alignx.models.low_rank import LowRankUpdate
+from alignx.stage1.best_factors import best_factors
 from alignx.stage1.parameter_matrix import module_seed
-
-# Up to this many rows or columns the whole SVD is quick; beyond it only the leading part is computed.
-_WHOLE_UP_TO = 256
-# Halko et al. 2011, arXiv:0909.4061, section 4: a few more directions than asked for, and power iterations, bring the
-# randomised range finder to the best approximation even where singular values fall slowly.
-_MORE_DIRECTIONS = 16
-_POWER_ITERATIONS = 4
-
-
-@dataclass(frozen=True)
-class Truncation:
-    """One update, truncated.
-
-    Attributes:
-        update: the factors, B = U sqrt(S) and A = sqrt(S) V^T, scale 1.
-        squared_norm: squared Frobenius norm of the whole update.
-        squared_dropped: that of what the factors leave out.
-    """
-
-    update: LowRankUpdate
-    squared_norm: float
-    squared_dropped: float
-
-
-def truncate(dense: Tensor, rank: int, *, seed: int = 0) -> Truncation:
-    """The best approximation of an update by factors of a given rank (Eckart-Young); exact where the rank suffices.
-
-    Args:
-        dense: (out, in).
-        rank: of the factors; where it exceeds what the shape allows, the rest of the factors is 0.
-        seed: of the randomised range finder, which larger matrices use.
-    """
-    shape = dense.shape
-    whole = min(shape) <= max(_WHOLE_UP_TO, rank + _MORE_DIRECTIONS)
-    if whole:
-        u, s, vh = torch.linalg.svd(dense.double(), full_matrices=False)
-    else:
-        with torch.random.fork_rng(devices=[dense.device] if dense.is_cuda else []):
-            torch.manual_seed(seed)
-            u, s, v = torch.svd_lowrank(dense.float(), q=rank + _MORE_DIRECTIONS, niter=_POWER_ITERATIONS)
-        vh = v.T
-    kept = min(rank, len(s))
-    root = s[:kept].sqrt()
-    a, b = torch.zeros(rank, shape[1]), torch.zeros(shape[0], rank)
-    a[:kept] = (root[:, None] * vh[:kept]).float().cpu()
-    b[:, :kept] = (u[:, :kept] * root).float().cpu()
-    update = LowRankUpdate(a, b, 1.0)
-    left_out = dense.double().cpu() - update.dense().double()
-    return Truncation(update, float(dense.double().square().sum()), float(left_out.square().sum()))
 
 
 @dataclass(frozen=True)
@@ -144,7 +96,7 @@ def factorise(
     updates: dict[str, LowRankUpdate] = {}
     dropped: dict[str, tuple[float, float]] = {}
     for name in modules:
-        found = truncate(tensor(name).to(device or "cpu"), rank, seed=module_seed(name, 0))
+        found = best_factors(tensor(name).to(device or "cpu"), rank, seed=module_seed(name, 0))
         updates[name] = found.update
         share = found.squared_dropped / found.squared_norm if found.squared_norm > 0 else 0.0
         dropped[name] = (found.squared_norm**0.5, share)
