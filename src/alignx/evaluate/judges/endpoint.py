@@ -92,12 +92,20 @@ class Endpoint:
             return None
         return (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6
 
-    def call(self, create: Callable[["OpenAI"], T], usage_of: Callable[[T], Usage], estimate: Usage) -> T:
+    def usage(self, reply: object, estimate: Usage) -> Usage:
+        """What the endpoint says a reply took; the estimate where it does not say."""
+        counted = getattr(reply, "usage", None)
+        prompt = getattr(counted, "prompt_tokens", None)
+        completion = getattr(counted, "completion_tokens", None)
+        prompt = estimate.prompt_tokens if prompt is None else int(prompt)
+        completion = estimate.completion_tokens if completion is None else int(completion)
+        return Usage(prompt, completion, self.cost(prompt, completion))
+
+    def call(self, create: Callable[["OpenAI"], T], estimate: Usage) -> T:
         """One reply, after as many requests as it takes.
 
         Args:
             create: makes the request with the client it is given.
-            usage_of: tokens and cost of a reply.
             estimate: the most it may take.
 
         Raises:
@@ -115,7 +123,7 @@ class Endpoint:
             reraise=True,
         )
         try:
-            reply: T = retrying(self._attempt, create, usage_of, estimate)
+            reply: T = retrying(self._attempt, create, estimate)
         except _Again as error:
             self._lost_in_a_row += 1
             if self._lost_in_a_row >= _LOST_IN_A_ROW:
@@ -128,7 +136,7 @@ class Endpoint:
         self._lost_in_a_row = 0
         return reply
 
-    def _attempt(self, create: Callable[["OpenAI"], T], usage_of: Callable[[T], Usage], estimate: Usage) -> T:
+    def _attempt(self, create: Callable[["OpenAI"], T], estimate: Usage) -> T:
         pause = self._resume_at - time.monotonic()
         if pause > 0:  # another thread was told to wait: asking now would only be told the same
             self._sleep(pause)
@@ -138,7 +146,7 @@ class Endpoint:
         cost: float | None = 0.0
         try:
             reply = create(client)
-            cost = usage_of(reply).cost
+            cost = self.usage(reply, estimate).cost
             return reply
         except _Again as error:
             cost = estimate.cost if error.may_have_cost else 0.0

@@ -77,19 +77,10 @@ class OpenAIJudge:
             return reply
 
         try:
-            reply = self.endpoint.call(create, lambda reply: self._usage(reply, estimate), estimate)
+            reply = self.endpoint.call(create, estimate)
         except CallFailed as error:
             return Judgement("failed", reason=str(error))
-        return self._read(reply, item.question, self._usage(reply, estimate))
-
-    def _usage(self, reply: Any, estimate: Usage) -> Usage:
-        """What the endpoint says it took; our estimate where it does not say."""
-        counted = getattr(reply, "usage", None)
-        prompt = getattr(counted, "prompt_tokens", None)
-        completion = getattr(counted, "completion_tokens", None)
-        prompt = estimate.prompt_tokens if prompt is None else int(prompt)
-        completion = estimate.completion_tokens if completion is None else int(completion)
-        return Usage(prompt, completion, self.endpoint.cost(prompt, completion))
+        return self._read(reply, item.question, self.endpoint.usage(reply, estimate))
 
     def _read(self, reply: Any, question: str, usage: Usage) -> Judgement:
         if not reply.choices:

@@ -172,10 +172,10 @@ class EndpointYesNoJudge(_YesNoJudge):
             return reply
 
         try:
-            reply = self.endpoint.call(create, lambda reply: self._usage(reply, estimate), estimate)
+            reply = self.endpoint.call(create, estimate)
         except CallFailed as error:
             return Judgement("failed", reason=str(error))
-        usage = self._usage(reply, estimate)
+        usage = self.endpoint.usage(reply, estimate)
         if not reply.choices:
             return Judgement("unparseable", reason="the reply has no choice", usage=usage)
         given = getattr(reply.choices[0], "logprobs", None)
@@ -186,12 +186,6 @@ class EndpointYesNoJudge(_YesNoJudge):
                 f"endpoint that does, or a local model (--judge-option {self.name}.base_url=)"
             )
         return yes_no_judgement(top.get(YES, -math.inf), top.get(NO, -math.inf), self.settings, usage)
-
-    def _usage(self, reply: Any, estimate: Usage) -> Usage:
-        counted = getattr(reply, "usage", None)
-        prompt = getattr(counted, "prompt_tokens", None)
-        prompt = estimate.prompt_tokens if prompt is None else int(prompt)
-        return Usage(prompt, 1, self.endpoint.cost(prompt, 1))
 
 
 def _shared_length(first: Sequence[int], second: Sequence[int]) -> int:
