@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from alignx.errors import AlignXError, ConfigError
 from alignx.ranks import is_main, rank, world
 
-__all__ = ["device", "exchange_rows", "from_main", "gather", "is_main", "join", "leave", "own_share", "rank", "world"]
+__all__ = ["device", "from_main", "gather", "is_main", "join", "leave", "own_share", "rank", "world"]
 
 Item = TypeVar("Item")
 
@@ -62,25 +61,6 @@ def gather(items: Sequence[Item]) -> list[Item]:
     join()
     gathered: list[Any] = gather_object(list(items))
     return gathered
-
-
-def exchange_rows(table: Tensor, owned: Sequence[Sequence[int]]) -> None:
-    """Fill in the rows that other processes have made, bit for bit.
-
-    Args:
-        table: (n, ...) on the processor; this process has filled in its own rows.
-        owned: by process, the rows that it has filled in; together every row once.
-    """
-    if world() == 1:
-        return
-    from accelerate.utils import gather as gather_tensors
-
-    most = max(map(len, owned))
-    shown = torch.zeros(most, *table.shape[1:], dtype=table.dtype)
-    shown[: len(owned[rank()])] = table[list(owned[rank()])]
-    by_process = gather_tensors(shown.to(join().device)).cpu().split(most)
-    for rows, found in zip(owned, by_process, strict=True):
-        table[list(rows)] = found[: len(rows)]
 
 
 def join() -> Any:

@@ -46,13 +46,11 @@ def items_come_back_in_order_of_processes() -> None:
     assert processes.gather(list(processes.own_share([7]))) == [7]
 
 
-def rows_are_exchanged_to_the_bit() -> None:
-    expected = torch.tensor([[-0.0, 1e-45], [float("inf"), 2.0], [3.0, -4.0]])
-    table, owned = torch.full((3, 2), 9.0), [[2, 0], [1]]
-    mine = owned[processes.rank()]
-    table[mine] = expected[mine]
-    processes.exchange_rows(table, owned)
-    assert torch.equal(table.view(torch.int32), expected.view(torch.int32))
+def tensors_come_back_to_the_bit() -> None:
+    own = torch.tensor([[-0.0, 1e-45], [float("inf"), 2.0 + processes.rank()]])
+    first, second = processes.gather([own])
+    assert torch.equal((first, second)[processes.rank()].view(torch.int32), own.view(torch.int32))
+    assert (first[1, 1], second[1, 1]) == (2.0, 3.0)
 
 
 def shared_passes_give_what_one_process_gets(folder: str) -> None:
@@ -80,7 +78,7 @@ def main() -> None:
     an_error_of_the_main_process_is_raised_on_all()
     none_returns_before_all_have_come()
     items_come_back_in_order_of_processes()
-    rows_are_exchanged_to_the_bit()
+    tensors_come_back_to_the_bit()
     shared_passes_give_what_one_process_gets(sys.argv[1])
     processes.leave()
 
