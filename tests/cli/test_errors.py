@@ -11,19 +11,9 @@ import yaml
 from alignx.cli import run
 from alignx.config import RunConfig
 from alignx.runs import RunDirectory
+from refusals import refused
 
 Finished = Callable[[str], tuple[RunConfig, RunDirectory]]
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command that must fail; returns its one line."""
-    code = run(arguments)
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line.startswith("error: ")]
-    assert code == 2, captured.err
-    assert len(lines) == 1
-    assert "Traceback" not in captured.err
-    return lines[0]
 
 
 @pytest.fixture

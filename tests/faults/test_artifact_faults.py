@@ -17,6 +17,7 @@ from alignx.runs.files import read_tensors, write_json, write_tensors
 from alignx.stage1.extracts import read_latent_space
 from alignx.stage1.pipeline import run_stage1
 from alignx.stage2.pipeline import check_current, read_mocae, run_stage2
+from refusals import refused
 
 Damage = Callable[[Path], None]
 ADAPTER = "stage1/harmless/adapter/adapter_model.safetensors"
@@ -73,15 +74,6 @@ def _vouch(run: RunDirectory, step: str) -> None:
     write_json(path, record)
 
 
-def _refused(capsys, *arguments: str) -> str:
-    code = command(arguments)
-    err = capsys.readouterr().err
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert (code, len(lines)) == (2, 1), err
-    assert "Traceback" not in err
-    return lines[0]
-
-
 @pytest.mark.parametrize("artifact", ARTIFACTS)
 @pytest.mark.parametrize("damage", [_truncate, _empty, _flip], ids=["truncated", "empty", "bit-flipped"])
 def test_a_damaged_artifact_is_named_before_an_answer_is_made_from_it(
@@ -89,7 +81,7 @@ def test_a_damaged_artifact_is_named_before_an_answer_is_made_from_it(
 ) -> None:
     root = copied[1].root
     damage(root / artifact)
-    line = _refused(capsys, "generate", str(root), "Why?", "--max-new-tokens", "2")
+    line = refused(capsys, "generate", str(root), "Why?", "--max-new-tokens", "2")
     if not artifact.startswith("steps"):
         assert artifact in line
     assert "run `alignx" in line or "; run " in line or "remove it" in line
@@ -101,7 +93,7 @@ def test_every_artifact_that_is_missing_is_missed(capsys, copied, artifact: str)
         pytest.skip("written again: every adapter says which base it was trained on")
     root = copied[1].root
     (root / artifact).unlink()
-    assert "run" in _refused(capsys, "generate", str(root), "Why?", "--max-new-tokens", "2")
+    assert "run" in refused(capsys, "generate", str(root), "Why?", "--max-new-tokens", "2")
 
 
 def test_stage2_makes_a_damaged_mixture_anew_to_the_same_bits(capsys, copied) -> None:
@@ -213,7 +205,7 @@ def test_an_adapter_of_another_base_says_so(capsys, copied, change, says: str) -
     change(tensors)
     write_tensors(run.root / ADAPTER, tensors)
     _vouch(run, "train-harmless")
-    assert says in _refused(capsys, "stage2", str(run.root), "--method", "ties")
+    assert says in refused(capsys, "stage2", str(run.root), "--method", "ties")
 
 
 def test_an_adapter_of_a_base_of_the_same_shape_says_so(capsys, copied) -> None:
@@ -223,7 +215,7 @@ def test_an_adapter_of_a_base_of_the_same_shape_says_so(capsys, copied) -> None:
     assert len(notes["base"]) == 16
     write_json(path, notes | {"base": "0" * 16})
     _vouch(run, "train-harmless")
-    line = _refused(capsys, "generate", str(run.root), "Why?", "--max-new-tokens", "2")
+    line = refused(capsys, "generate", str(run.root), "Why?", "--max-new-tokens", "2")
     assert "was trained on another base than this run's (0000000000000000, not " in line
 
 
@@ -233,7 +225,7 @@ def test_an_expert_that_is_there_as_a_pickle_only_is_never_read(capsys, copied) 
     (folder / "adapter_model.safetensors").unlink()
     torch.save({"a": torch.zeros(1)}, folder / "adapter_model.bin")
     for arguments in (["generate", str(run.root), "Why?"], ["stage2", str(run.root)]):
-        line = _refused(capsys, *arguments)
+        line = refused(capsys, *arguments)
         assert "adapter_model.bin: is a pickle" in line and "save_pretrained" in line
 
 
@@ -251,6 +243,6 @@ def test_a_run_of_another_layout_is_neither_read_nor_written(capsys, copied) -> 
     _, run = copied
     text = run.config_path.read_text().replace("schema_version: 1", "schema_version: 2")
     run.config_path.write_text(text)
-    assert "written by a newer AlignX" in _refused(capsys, "generate", str(run.root), "Why?")
-    assert "pip install --upgrade alignx" in _refused(capsys, "stage2", str(run.root))
+    assert "written by a newer AlignX" in refused(capsys, "generate", str(run.root), "Why?")
+    assert "pip install --upgrade alignx" in refused(capsys, "stage2", str(run.root))
     assert run.config_path.read_text() == text

@@ -16,15 +16,7 @@ import yaml
 from alignx.cli import run as command
 from alignx.config import RunConfig
 from alignx.runs.lock import writing
-
-
-def _refused(capsys, *arguments: str) -> str:
-    code = command(arguments)
-    err = capsys.readouterr().err
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert (code, len(lines)) == (2, 1), err
-    assert "Traceback" not in err
-    return lines[0]
+from refusals import refused
 
 
 @pytest.fixture
@@ -60,7 +52,7 @@ def test_an_unknown_key_at_any_depth_names_the_nearest(capsys, config_file, tmp_
         inner = inner[part]
     inner[key] = 1
     path.write_text(yaml.safe_dump(document))
-    line = _refused(capsys, "run", str(path), "--out", str(tmp_path / "run"))
+    line = refused(capsys, "run", str(path), "--out", str(tmp_path / "run"))
     assert f"unknown key `{'.'.join([*place, key])}`; did you mean `{near}`?" in line
 
 
@@ -76,16 +68,16 @@ def test_an_unknown_key_at_any_depth_names_the_nearest(capsys, config_file, tmp_
 )
 def test_what_is_not_there_is_one_line(capsys, tmp_path: Path, monkeypatch, arguments, says) -> None:
     monkeypatch.chdir(tmp_path)
-    assert says in _refused(capsys, *arguments)
+    assert says in refused(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_out_may_not_be_a_file(capsys, config_file, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    assert "file: is not a folder; give another --out" in _refused(
+    assert "file: is not a folder; give another --out" in refused(
         capsys, "run", config_file(), "--out", str(tmp_path / "file")
     )
-    line = _refused(capsys, "run", config_file(), "--out", str(tmp_path / "file" / "run"))
+    line = refused(capsys, "run", config_file(), "--out", str(tmp_path / "file" / "run"))
     assert "Not a directory" in line or "is not a folder" in line
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -97,7 +89,7 @@ def test_commands_that_write_wait_for_no_one_and_say_who_writes(capsys, finished
     fcntl.flock(handle, fcntl.LOCK_EX)
     os.pwrite(handle, b"process 123 on somewhere, since noon", 0)
     try:
-        line = _refused(capsys, *arguments, str(root))
+        line = refused(capsys, *arguments, str(root))
         assert "process 123 on somewhere, since noon writes into it; wait until it is done" in line
         assert command(["generate", str(root), "Why?", "--max-new-tokens", "2"]) == 0  # reading goes on
     finally:
@@ -126,7 +118,7 @@ def _read_only(root: Path) -> Iterator[Path]:
 
 def test_a_read_only_run_directory_is_one_line(capsys, finished_run) -> None:
     with _read_only(finished_run("llama")[1].root) as folder:
-        line = _refused(capsys, "stage2", str(folder), "--method", "uniform")
+        line = refused(capsys, "stage2", str(folder), "--method", "uniform")
     assert "Permission denied; check the path, its permissions and the free space" in line
 
 
@@ -137,7 +129,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_finished(capsys, config_fil
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
     try:
-        line = _refused(capsys, "run", path, "--out", str(tmp_path / "run"))
+        line = refused(capsys, "run", path, "--out", str(tmp_path / "run"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "File too large; check the path, its permissions and the free space" in line
@@ -180,14 +172,14 @@ def offline(monkeypatch, tmp_path: Path) -> None:
 
 
 def test_a_hub_model_that_is_not_cached_is_one_line_when_offline(capsys, config_file, tmp_path, offline) -> None:
-    line = _refused(capsys, "run", config_file(model="owner/name"), "--out", str(tmp_path / "run"))
+    line = refused(capsys, "run", config_file(model="owner/name"), "--out", str(tmp_path / "run"))
     assert "model `owner/name`: not in the local cache, and HF_HUB_OFFLINE is set; unset it" in line
     assert not (tmp_path / "run").exists()
 
 
 def test_hub_data_that_are_not_cached_are_one_line_when_offline(capsys, config_file, tmp_path, offline) -> None:
     path = config_file(axes={"helpful": {"source": "owner/name"}})
-    line = _refused(capsys, "run", path, "--out", str(tmp_path / "run"))
+    line = refused(capsys, "run", path, "--out", str(tmp_path / "run"))
     assert "owner/name: cannot be fetched from the hub" in line and "or give a local file" in line
     assert not (tmp_path / "run").exists()
 
@@ -196,6 +188,6 @@ def test_a_base_that_is_there_as_a_pickle_only_is_never_read(capsys, config_file
     folder = shutil.copytree(tiny_models["llama"], tmp_path / "model")
     (folder / "model.safetensors").unlink()
     torch.save({"a": torch.zeros(1)}, folder / "pytorch_model.bin")
-    line = _refused(capsys, "run", config_file(model=str(folder)), "--out", str(tmp_path / "run"))
+    line = refused(capsys, "run", config_file(model=str(folder)), "--out", str(tmp_path / "run"))
     assert "pytorch_model.bin is a pickle, which can run code when it is read, so it is not; convert it" in line
     assert not (tmp_path / "run").exists()
