@@ -1,6 +1,6 @@
 """How many judgements a second the chat judge's road gives with an endpoint that answers after 50 ms.
 
-    python benchmarks/judging.py [--judgements 4000] [--concurrency 16] [--json]
+    python benchmarks/judging.py [--judgements 4000] [--concurrency 16] [--json FILE]
 
 The server is a process of its own, so that it does not take the client's time; every verdict goes through the client,
 the parser and the sqlite cache, as in `alignx evaluate`. The run ends after `--seconds` at the latest.
@@ -108,12 +108,11 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--delay", type=float, default=0.05, help="seconds until the server answers")
     parser.add_argument("--seconds", type=float, default=30.0, help="longest measurement")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     found = measure(given.judgements, given.concurrency, given.delay, given.seconds)
     if given.json:
-        print(json.dumps(found))
-        return
+        given.json.write_text(json.dumps(found, indent=2) + "\n")
     print(
         f"{found['judgements_per_second']:.0f} judgements a second ({found['judgements']} in {found['seconds']:.1f} s, "
         f"{found['client_cpu_ms']:.2f} ms of processor time each) at concurrency {found['concurrency']}"

@@ -13,9 +13,9 @@ from alignx.plan.rehearsal import Pass, answering_bytes, mixture_bytes, training
 from alignx.plan.shapes import ModelShapes, count_shapes, meta_model, read_config
 from alignx.plan.work import Tokens, count_tokens, forward_operations, target_share, training_operations
 
-# Share of a large matrix product's speed that training reaches, by the precision of its products: SmolLM2's rates in
-# docs/performance.md beside the matrix product's on the same kind of machine (docs/plan.md).
-UTILISATION = {"bf16": 0.27, "float32": 0.80}
+# Share of a large matrix product's speed that training reaches, by the precision of its products: SmolLM2's rates
+# beside the matrix product's, in one process on an idle machine (docs/plan.md).
+UTILISATION = {"bf16": 0.17, "float32": 0.57}
 # Share of the memory that a setting may need and still fit; the rest is the system's.
 _MARGIN = 0.9
 _WAYS = [*(("lora", storage) for storage in memory.STORAGES), ("full", "bfloat16"), ("full", "float32")]
