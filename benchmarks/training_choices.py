@@ -10,8 +10,9 @@ over all training prompts is spent as
     own          one expert an axis alone, up to two passes
     shared-own   one pass of a LoRA on all axes, then one pass of an expert an axis on top of it
 
-Each arrangement has its own best learning rate and number of passes. A rate at the upper edge of those tried is doubled
-until it no longer helps. Work that is done is kept under `--work` and not done again; two trainings run side by side.
+Each arrangement has its own best learning rate and number of passes. A rate at the edge of those tried is halved or
+doubled until that no longer helps. Work that is done is kept under `--work` and not done again; two trainings run
+side by side.
 """
 
 import argparse
@@ -194,16 +195,20 @@ def choose(
             name: min((candidate for candidate in tried if candidate.name == name), key=lambda one: tried[one])
             for name in dict.fromkeys(candidate.name for candidate in tried)
         }
-        most = {name: max(one.learning_rate for one in tried if one.name == name) for name in best}
         candidates = [
-            replace(one, learning_rate=2 * one.learning_rate)
-            for one in best.values()
-            if one.learning_rate == most[one.name]
+            replace(one, learning_rate=factor * one.learning_rate) for one in best.values() for factor in (0.5, 2.0)
         ]
+        candidates = [one for one in candidates if _lies_outside(one, tried)]
     listed = {
         name: [{**asdict(one), "mix_loss": loss} for one, loss in tried.items() if one.name == name] for name in best
     }
     return best, listed
+
+
+def _lies_outside(candidate: Arrangement, tried: dict[Arrangement, float]) -> bool:
+    """Whether a rate is below or above all that were tried of its arrangement."""
+    rates = [one.learning_rate for one in tried if one.name == candidate.name]
+    return not min(rates) <= candidate.learning_rate <= max(rates)
 
 
 def first_candidates(share: float) -> list[Arrangement]:
