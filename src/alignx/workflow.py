@@ -29,6 +29,7 @@ from alignx.stage1.pipeline import axis_job, run_stage1
 from alignx.stage1.shown_example import ShownExample, first_example
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2
+from alignx.stage2.presets import overlaid, preset_dial
 
 # The axis that each data set stands for in the paper.
 AXIS_OF_DATASET = {"alpaca": "helpful", "beavertails": "harmless", "truthfulqa": "honest"}
@@ -258,14 +259,32 @@ def report(out: Path) -> tuple[Path, Path]:
         return write_report(run)
 
 
-def check_dial(out: Path, dial: Dial) -> None:
-    """Check a dial against a run's axes before its model is loaded.
+def make_dial(
+    out: Path,
+    preset: str | None = None,
+    *,
+    weights: Mapping[str, float] | None = None,
+    floors: Mapping[str, float] | None = None,
+    strength: float | None = None,
+) -> Dial:
+    """A dial for a run, checked against its axes before its model is loaded.
+
+    Args:
+        out: run directory.
+        preset: name of a setting; none is the dial at rest.
+        weights: replace the preset's, axis by axis.
+        floors: replace the preset's, axis by axis.
+        strength: replaces the preset's.
 
     Raises:
         ArtifactError: not a run directory.
-        DialError: see `Dial`.
+        DialError: no such preset, or see `Dial`.
     """
-    axes = list(RunDirectory(out).read_config().axes)
+    config = RunDirectory(out).read_config()
+    axes = list(config.axes)
+    named = Dial() if preset is None else preset_dial(preset, axes, config.presets)
+    dial = overlaid(named, weights or {}, floors or {}, strength)
     dial.weight_vector(axes)
     dial.floor_vector(axes)
     dial.checked_strength()
+    return dial
