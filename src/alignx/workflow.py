@@ -15,7 +15,8 @@ from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
-from alignx.evaluate.pipeline import run_evaluate
+from alignx.evaluate.pipeline import TEST, run_evaluate
+from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
@@ -246,6 +247,16 @@ def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = 
     """What `judge` would ask and cost; see `plan_judging`."""
     run = RunDirectory(out)
     return plan_judging(run.read_config(), run, options, test_data=test_data)
+
+
+def tradeoff(out: Path, *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT_RESOLUTION) -> dict[str, Any] | None:
+    """Sweep a run's dial; see `run_tradeoff`. A run that was evaluated has its report written anew."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        metrics = run_tradeoff(config, run, limit=limit, resolution=resolution)
+        if metrics is not None and (run.evaluation_folder(TEST) / "metrics.json").is_file():
+            write_report(run)
+        return metrics
 
 
 def report(out: Path) -> tuple[Path, Path]:

@@ -14,6 +14,7 @@ from alignx.mixture.runtime import Answer
 from alignx.report.judges import terminal_tables
 from alignx.report.tables import Table as ReportTable
 from alignx.report.tables import render_terminal_table
+from alignx.report.tradeoff import tradeoff_part
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 
@@ -39,6 +40,12 @@ def show_left_out(metrics: dict[str, Any]) -> None:
 def show_judges(metrics: dict[str, Any]) -> None:
     """The headline tables of every judge, each with its unscored."""
     for table in terminal_tables(metrics):
+        _console().print(_plain_table(table))
+
+
+def show_tradeoff(metrics: dict[str, Any]) -> None:
+    """The sweep's tables."""
+    for table in tradeoff_part(metrics).tables:
         _console().print(_plain_table(table))
 
 

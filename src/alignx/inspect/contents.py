@@ -41,7 +41,7 @@ def inspect_run(run: RunDirectory) -> dict[str, Any]:
 
     Returns:
         `artifacts`, `presets` (names of the dial's), `training`, `vectors` (norms and cosines), `angles` (one entry a
-        pair), `latent`, `signatures` (points of the picture), and `problems` (a line for each file that cannot be read).
+        pair), `latent`, `signatures` (points of the picture), and `problems` (one line a file that cannot be read).
 
     Raises:
         ArtifactError: not a run directory.

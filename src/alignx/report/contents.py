@@ -8,6 +8,7 @@ import yaml
 
 from alignx.errors import ArtifactError
 from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.evaluate.tradeoff.pipeline import TRADEOFF, read_tradeoff
 from alignx.report.answers import AnswerGroup, group_answers
 from alignx.report.judges import JudgePart, average_tables, judge_parts
 from alignx.report.provenance import data_table, environment_table, model_table
@@ -22,6 +23,7 @@ from alignx.report.tables import (
     routing_facts_table,
     versus_table,
 )
+from alignx.report.tradeoff import TradeoffPart, tradeoff_part
 from alignx.report.training import TrainingPart, gather_training
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_jsonl
@@ -76,6 +78,7 @@ class Contents:
         axes: names of the axes.
         main: the evaluation on the run's own test split.
         others: evaluations on other folders, by name.
+        tradeoff: the sweep of the dial; none when the run has none that is current.
         answers: the showcase; empty when the run has none.
         training: what Stage 1 recorded.
         limitations: what the report does not show.
@@ -87,6 +90,7 @@ class Contents:
     axes: Sequence[str]
     main: EvaluationPart
     others: Sequence[EvaluationPart]
+    tradeoff: TradeoffPart | None
     answers: Sequence[AnswerGroup]
     training: TrainingPart
     limitations: Sequence[str]
@@ -107,12 +111,14 @@ def gather(run: RunDirectory) -> Contents:
     names = sorted(path.parent.name for path in folder.glob("*/metrics.json"))
     answers_path = run.evaluation_folder(SHOWCASE) / "answers.jsonl"
     axes = list(config.axes)
+    swept = read_tradeoff(run)
     licences = {axis: str(record["licence"]) for axis, record in splits["axes"].items()}
     return Contents(
         model=config.model,
         axes=axes,
         main=main,
-        others=[_evaluation(run, name) for name in names if name != TEST],
+        others=[_evaluation(run, name) for name in names if name not in {TEST, TRADEOFF}],
+        tradeoff=tradeoff_part(swept) if swept else None,
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),

@@ -19,6 +19,8 @@ def render_markdown(contents: Contents) -> str:
         *_key_figures(contents.main),
         *_evaluation(contents.main, level=2),
     ]
+    if contents.tradeoff:
+        blocks += ["## The dial", escape_inline(contents.tradeoff.summary), *map(table_block, contents.tradeoff.tables)]
     if contents.answers:
         blocks += ["## Answers side by side", *(block for group in contents.answers for block in _answers(group))]
     if contents.training.table:

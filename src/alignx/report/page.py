@@ -8,6 +8,7 @@ from markupsafe import Markup
 from alignx.report.contents import Contents, EvaluationPart, gather
 from alignx.report.figures import loss_figure, mixture_figure, reliability_figure, training_figure, versus_figure
 from alignx.report.markdown import render_markdown
+from alignx.report.tradeoff_figures import dial_figure, pair_figure, triangle_figure
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import write_text
 
@@ -48,7 +49,16 @@ def render_html(contents: Contents) -> str:
         contents=contents,
         figures={part.name: _figures(part, f"e{at}") for at, part in enumerate(evaluations)},
         training_figure=Markup(training_figure(contents.training.losses)),
+        dial_figures=_dial_figures(contents),
     )
+
+
+def _dial_figures(contents: Contents) -> dict[str, Markup]:
+    """Pictures of the sweep; none without one."""
+    if contents.tradeoff is None:
+        return {}
+    drawn = {"dial": dial_figure, "triangle": triangle_figure, "pair": pair_figure}
+    return {name: Markup(draw(contents.tradeoff.metrics, prefix=f"sweep-{name}")) for name, draw in drawn.items()}
 
 
 def _figures(part: EvaluationPart, prefix: str) -> dict[str, Markup]:

@@ -25,9 +25,9 @@ def pareto_front(points: ArrayLike) -> NDArray[np.bool_]:
         [True, True, False, True]
     """
     values = _checked(points)
-    as_good = (values[None, :, :] >= values[:, None, :]).all(axis=2)  # [i, j]: j is as good as i everywhere
-    better = (values[None, :, :] > values[:, None, :]).any(axis=2)
-    return np.asarray(~(as_good & better).any(axis=1))
+    as_good = np.all(values[None, :, :] >= values[:, None, :], axis=2)  # [i, j]: j is as good as i everywhere
+    better = np.any(values[None, :, :] > values[:, None, :], axis=2)
+    return np.asarray(~np.any(as_good & better, axis=1))
 
 
 def hypervolume(points: ArrayLike, reference: float = 0.0) -> float:
