@@ -14,7 +14,7 @@ from alignx.mixture.runtime import Answer
 from alignx.report.judges import terminal_tables
 from alignx.report.tables import Table as ReportTable
 from alignx.report.tables import render_terminal_table
-from alignx.report.tradeoff import tradeoff_part
+from alignx.report.tradeoff import cost_table, dial_table, place_table, rival_table
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 
@@ -44,9 +44,9 @@ def show_judges(metrics: dict[str, Any]) -> None:
 
 
 def show_tradeoff(metrics: dict[str, Any]) -> None:
-    """The sweep's tables."""
-    for table in tradeoff_part(metrics).tables:
-        _console().print(_plain_table(table))
+    """The sweep's tables, but for the settings of the front one by one."""
+    for make in (dial_table, cost_table, place_table, rival_table):
+        _console().print(_plain_table(make(metrics)))
 
 
 def show_plan(plan: Plan) -> None:

@@ -31,7 +31,13 @@ def tradeoff_part(metrics: Mapping[str, Any]) -> TradeoffPart:
     Args:
         metrics: what `eval/tradeoff/metrics.json` holds.
     """
-    tables = [dial_table(metrics), cost_table(metrics), place_table(metrics), rival_table(metrics)]
+    tables = [
+        dial_table(metrics),
+        cost_table(metrics),
+        place_table(metrics),
+        front_table(metrics),
+        rival_table(metrics),
+    ]
     return TradeoffPart(" ".join(sentences(metrics)), tables, metrics)
 
 
@@ -133,23 +139,34 @@ def cost_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def place_table(metrics: Mapping[str, Any]) -> Table:
-    """Rest, presets, the front and what the dial is compared with, all on the same axes."""
-    settings = metrics["settings"]
-    rows = [_place(metrics, name) for name in _shown(metrics)]
-    note = (
+    """Rest, presets and what the dial is compared with, on the same axes."""
+    presets = [name for name, one in metrics["settings"].items() if one["kind"] == "preset"]
+    methods = _ordered(metrics, (name for name, one in metrics["settings"].items() if one["kind"] == "method"))
+    names = dict.fromkeys(["rest", *presets, *methods, best_fixed(metrics)])
+    return _places(
+        metrics,
+        "Where everything lies",
+        list(names),
         "Each axis's own measure on its own prompts, and where it lies in the range between the worst (0%) and the "
-        "best (100%) of all swept and fixed mixtures. Front: no other setting of the dial is at least as good on all "
-        "axes and better on one. "
-        f"{sum(bool(one['front']) for one in settings.values())} of "
-        f"{sum(one['front'] is not None for one in settings.values())} settings are on the front. Fixed: the same "
-        "mixture for every prompt."
+        "best (100%) of all swept and fixed mixtures. Fixed: the same mixture for every prompt; the one that is best "
+        "on average is shown.",
     )
-    columns = tuple(Column(axis, metrics["n"][axis]) for axis in metrics["axes"])
-    return Table("Where everything lies", "setting", (*columns, Column("front", is_text=True)), tuple(rows), note)
+
+
+def front_table(metrics: Mapping[str, Any]) -> Table:
+    """The settings of the dial that no other one beats on all axes."""
+    settings = metrics["settings"]
+    front = [name for name, one in settings.items() if one["front"]]
+    # Settings that come to the same mixture for every prompt are shown once.
+    first = {tuple(_normalised(metrics, name)): name for name in reversed(front)}
+    names = [name for name in front if first[tuple(_normalised(metrics, name))] == name]
+    n_swept = sum(one["front"] is not None for one in settings.values())
+    note = f"{len(front)} of the {n_swept} swept settings: none of the others is as good on all axes and better on one."
+    return _places(metrics, "The front: settings of the dial that give nothing away", names, note)
 
 
 def rival_table(metrics: Mapping[str, Any]) -> Table:
-    """Whether some setting of the dial is at least as good on all axes as each fixed mixture, merge, expert or model."""
+    """Whether some setting of the dial is at least as good on all axes as each fixed mixture, merge and model."""
     rows = []
     for name in _ordered(metrics, metrics["rivals"]):
         found = metrics["rivals"][name]
@@ -224,17 +241,6 @@ def _rival_sentences(metrics: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _shown(metrics: Mapping[str, Any]) -> list[str]:
-    settings = metrics["settings"]
-    presets = [name for name, one in settings.items() if one["kind"] == "preset"]
-    front = [name for name, one in settings.items() if one["front"] and name != "rest"]
-    # Settings that come to the same mixture for every prompt are shown once.
-    first = {tuple(_normalised(metrics, name)): name for name in reversed(front)}
-    front = [name for name in front if first[tuple(_normalised(metrics, name))] == name]
-    methods = _ordered(metrics, (name for name, one in settings.items() if one["kind"] == "method"))
-    return list(dict.fromkeys(["rest", *presets, *front, *methods, best_fixed(metrics)]))
-
-
 def _ordered(metrics: Mapping[str, Any], names: Any) -> list[str]:
     """Methods in the order of the tables, then fixed mixtures."""
     given = list(names)
@@ -242,14 +248,14 @@ def _ordered(metrics: Mapping[str, Any], names: Any) -> list[str]:
     return [*ordered_methods((name for name in given if name not in fixed), metrics["axes"]), *fixed]
 
 
-def _place(metrics: Mapping[str, Any], name: str) -> Row:
-    setting = metrics["settings"][name]
-    cells = [
-        Cell(number(one["measure"]), per_cent(one["normalised"], 0))
-        for one in (setting["axes"][axis] for axis in metrics["axes"])
-    ]
-    front = {True: "yes", False: "no", None: ""}[setting["front"]]
-    return Row(name, setting_label(name), (*cells, Cell(front)), is_ours=name == "rest")
+def _places(metrics: Mapping[str, Any], caption: str, names: Sequence[str], note: str) -> Table:
+    rows = []
+    for name in names:
+        places = [metrics["settings"][name]["axes"][axis] for axis in metrics["axes"]]
+        cells = [Cell(number(one["measure"]), per_cent(one["normalised"], 0)) for one in places]
+        rows.append(Row(name, setting_label(name), tuple(cells), is_ours=name == "rest"))
+    columns = tuple(Column(axis, metrics["n"][axis]) for axis in metrics["axes"])
+    return Table(caption, "setting", columns, tuple(rows), note)
 
 
 def _signed(value: float) -> str:

@@ -4,7 +4,7 @@ Every picture's numbers are also in `eval/tradeoff/settings.jsonl`, and no colou
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, cycle
 from math import sqrt
 from typing import Any
 
@@ -19,6 +19,7 @@ from alignx.report.svg import BLUE, GREY, INK, PALETTE, VERMILLION, house_style,
 from alignx.report.tradeoff import best_fixed, factor_label, setting_label
 from alignx.report.wording import EXPERT_PREFIX, method_label, number, per_cent
 
+GREEN, PINK, SKY = PALETTE[2], PALETTE[3], PALETTE[4]
 _WIDTH = 4.4
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
@@ -56,7 +57,7 @@ def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
                     label=f"{other}, on its prompts",
                 )
             axes.axvline(dial["values"].index(1.0), color=GREY, linewidth=0.8)
-            axes.set_xticks(list(places), [factor_label(value) for value in dial["values"]], fontsize=8)
+            axes.set_xticks(list(places), _tick_labels(dial["values"]), fontsize=8)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.grid(axis="y")
             axes.set_xlabel(f"weight of {axis}, the others at 1")
@@ -152,14 +153,21 @@ def pair_figure(metrics: Mapping[str, Any], *, prefix: str = "pair") -> str:
     return "\n".join(panels)
 
 
+def _tick_labels(values: Sequence[float]) -> list[str]:
+    """Factors as words; every second one where all would run into each other."""
+    labels = [factor_label(value) for value in values]
+    crowded = max(map(len, labels)) > 5
+    return [label if at % 2 == 0 or not crowded else "" for at, label in enumerate(labels)]
+
+
 def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str, shown: Any) -> None:
     """Rest, presets and methods; what lies far outside is drawn at the edge, as an arrow head."""
     low, high = shown.min(axis=0), shown.max(axis=0)
     room = 0.28 * np.where(high > low, high - low, 1.0)
     low, high = low - room, high + room
     edge = 0.03 * (high - low)
-    merges = iter("Xp*hd8H")
-    experts = iter("<>^v1234")
+    merges, presets = cycle("XphdH8"), cycle("PdvHp8")
+    experts = cycle("<>^v")
     for name, setting in metrics["settings"].items():
         if name != "rest" and setting["kind"] not in {"preset", "method"}:
             continue
@@ -168,11 +176,11 @@ def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str
         if name == "rest":
             marker, colour, size = "*", BLUE, 13.0
         elif setting["kind"] == "preset":
-            marker, colour = "P", "#56B4E9"
+            marker, colour = next(presets), SKY
         elif name.startswith(EXPERT_PREFIX):
-            marker, colour = next(experts, "^"), "#009E73"
+            marker, colour = next(experts), GREEN
         elif name.startswith("ablation-"):
-            marker, colour = next(merges, "X"), "#CC79A7"
+            marker, colour = next(merges), PINK
         else:
             marker, colour = {"joint": ("D", VERMILLION), "uniform": ("s", INK), "base": ("x", INK)}.get(
                 name, ("h", INK)

@@ -14,12 +14,12 @@ from alignx.evaluate.likelihood import PROMPT_STYLE, likelihood_items
 from alignx.evaluate.methods import ALIGNX, BASE, UNIFORM, expert_method, methods, sources
 from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer
 from alignx.evaluate.tradeoff.settings import (
-    DIAL_VALUES,
     Setting,
     dial_settings,
     grid_settings,
     preset_settings,
     static_settings,
+    wide_enough,
 )
 from alignx.evaluate.tradeoff.surface import Roles, Sweep, surface
 from alignx.models.gated import GatedModel
@@ -31,6 +31,7 @@ from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_json, write_json, write_jsonl
 from alignx.stage1.experts import expert_updates
 from alignx.stage1.extracts import encode_prompts, read_latent_space
+from alignx.stage2.dial import Dial
 from alignx.stage2.experts import gate_weights, install_experts
 from alignx.stage2.mocae import Mocae, Routing
 from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
@@ -78,7 +79,9 @@ def run_tradeoff(
     also = {JOINT: read_joint(config, run, lazy)} if _has_joint(config, run) else {}
     joint = expert_updates(config, run, base, JOINT) if also and experts.run_folded else None
     folder = run.evaluation_folder(TRADEOFF)
-    settings = _settings(config, resolution)
+    routing = mocae.route(signatures)
+    values = _dial_values(mocae, routing, examples)
+    settings = _settings(config, values, resolution)
     with install_experts(config, run, base, also=also) as gated:
         trained = _trained(run, gated)
         scorer = Scorer(config, run, base, gated, trained, items, folder / "scores.jsonl")
@@ -87,11 +90,10 @@ def run_tradeoff(
             for one in methods(config, run, experts, gated, mocae, signatures, joint=joint)
             if one.name != ALIGNX and one.name.removeprefix("ablation-") not in _ABLATIONS
         ]
-        routing = mocae.route(signatures)
         swept = [_mixture(setting, mocae, routing, experts, gated, trained, len(items)) for setting in settings]
         scores = {mixture.name: scorer.scores(mixture) for mixture in [*rivals, *swept]}
     shares = {setting.name: _mean_shares(setting, mocae, routing, examples) for setting in settings}
-    metrics = _metrics(config, run, settings, scores, shares, [example.axis for example in examples])
+    metrics = _metrics(config, run, values, settings, scores, shares, [example.axis for example in examples])
     metrics |= {"limit": limit, "resolution": resolution}
     write_jsonl(folder / "settings.jsonl", _rows(metrics))
     write_json(folder / "metrics.json", metrics)
@@ -135,9 +137,17 @@ def _trained(run: RunDirectory, gated: GatedModel) -> dict[str, str]:
     return {name: run.step_fingerprint("choose-joint" if name == JOINT else f"train-{name}") for name in gated.names}
 
 
-def _settings(config: RunConfig, resolution: int) -> list[Setting]:
+def _dial_values(mocae: Mocae, routing: Routing, examples: Sequence[Example]) -> tuple[float, ...]:
+    def own_share(axis: str, weight: float) -> float:
+        setting = Setting("", "dial", Dial({axis: weight}), axis)
+        return _mean_shares(setting, mocae, routing, examples)[axis][axis]
+
+    return wide_enough(own_share, mocae.axes)
+
+
+def _settings(config: RunConfig, values: Sequence[float], resolution: int) -> list[Setting]:
     axes = list(config.axes)
-    along = [setting for settings in dial_settings(axes).values() for setting in settings]
+    along = [setting for settings in dial_settings(axes, values).values() for setting in settings]
     found = [
         *along,
         *grid_settings(axes, resolution),
@@ -190,6 +200,7 @@ def _mean_shares(
 def _metrics(
     config: RunConfig,
     run: RunDirectory,
+    values: Sequence[float],
     settings: Sequence[Setting],
     scores: Mapping[str, Sequence[PromptScore]],
     shares: Mapping[str, Mapping[str, Mapping[str, float]]],
@@ -201,8 +212,8 @@ def _metrics(
     made = {setting.name for setting in settings}
     rivals = [name for name in scores if name not in made]
     roles = Roles(
-        dials={axis: [one.name for one in along] for axis, along in dial_settings(axes).items()},
-        values=DIAL_VALUES,
+        dials={axis: [one.name for one in along] for axis, along in dial_settings(axes, values).items()},
+        values=values,
         swept=[*by_kind["dial"], *by_kind["grid"]],
         fixed=by_kind["static"],
         rivals=[*rivals, *by_kind["static"]],
