@@ -82,7 +82,15 @@ class EndToEndConfig(StrictModel):
     enabled: bool = True
     epochs: int = Field(2, ge=1)
     learning_rate: float = Field(0.05, gt=0)
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, description="prompts an optimiser step")
+    micro_batch_tokens: int = Field(
+        1024, ge=1, description="tokens a forward pass, padding included; a longer example goes alone"
+    )
+    validation_share: float = Field(
+        0.2, ge=0, le=0.5, description="share of an axis's mix prompts held out to choose the pass; 0: keep the last"
+    )
+    patience: int = Field(2, ge=1, description="passes without a lower validation loss before it stops")
+    checkpoint_steps: int = Field(10, ge=1, description="optimiser steps between two checkpoints")
     label_weight: float = Field(0.0, ge=0, description="weight of cross-entropy to the best expert")
     entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy bonus of the mixture")
     kl_weight: float = Field(0.1, ge=0, description="weight of KL(mixture || warm start)")
