@@ -17,8 +17,9 @@ def test_examples_in_docstrings_hold(module):
 def test_methods_come_in_the_order_of_the_tables():
     given_names = [
         "oracle-best-expert",
-        "joint-mr",
+        "joint-rate-0.1",
         "ablation-ties",
+        "joint-mr",
         "alignx",
         "uniform",
         "expert-b",
@@ -33,11 +34,12 @@ def test_methods_come_in_the_order_of_the_tables():
         "expert-a",
         "expert-b",
         "joint",
+        "joint-mr",
         "uniform",
         "alignx",
         "ablation-ties",
         "ablation-dare",
-        "joint-mr",
+        "joint-rate-0.1",
         "oracle-best-expert",
         "something-new",
     ]

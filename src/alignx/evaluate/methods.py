@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignx.config import MERGE_NAMES, RunConfig
-from alignx.evaluate.joint import JOINT
+from alignx.evaluate.joint import JOINT, JOINT_MR
 from alignx.models.fold import Updates
 from alignx.models.gated import GatedModel
 from alignx.progress import notice
@@ -33,7 +33,7 @@ class Method:
     """One row of the tables.
 
     Attributes:
-        name: `base`, `expert-<axis>`, `joint`, `uniform`, `alignx`, or `ablation-...`.
+        name: `base`, `expert-<axis>`, `joint`, `joint-mr`, `uniform`, `alignx`, or `ablation-...`.
         weights: (n, adapters) of the installed adapters; none is the bare base.
         made_from: fingerprint of what its scores depend on, besides the prompts.
         updates: dense updates folded into the base while it is scored.
@@ -60,6 +60,8 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
     found = {BASE: "", **{expert_method(axis): trained[axis] for axis in config.axes}}
     if config.evaluate.joint:
         found[JOINT] = run.step_fingerprint("choose-joint")
+    if config.evaluate.joint_mr:
+        found[JOINT_MR] = run.step_fingerprint("choose-joint-mr")
     found |= {UNIFORM: fingerprint(trained), ALIGNX: mixed}
     if config.evaluate.ablations:
         names = ("warm-start", "plain-router", *(("shared-only",) if config.stage1.shared_expert else ()))
@@ -90,7 +92,7 @@ def methods(
         config: the run's config.
         run: the run directory.
         experts: the whole experts.
-        gated: shared, axes' and (when scored) joint adapters, installed.
+        gated: shared, axes' and (when scored) joint and joint-mr adapters, installed.
         mocae: the trained mixture.
         signatures: (n, sum of widths) of the prompts to score.
         joint: the joint expert's whole update, where gates would leave something out.
@@ -109,10 +111,12 @@ def methods(
 
     found = [Method(BASE, None, made_from[BASE])]
     found += [fixed(expert_method(axis), {axis: 1.0}, expert_method(axis)) for axis in axes]
-    if JOINT in gated.names:
-        weights = torch.zeros(n, len(gated.names))
-        weights[:, gated.names.index(JOINT)] = 0 if joint else 1
-        found.append(Method(JOINT, weights, made_from[JOINT], joint or {}))
+    for name in (JOINT, JOINT_MR):
+        if name in gated.names:
+            whole = joint or {} if name == JOINT else {}
+            weights = torch.zeros(n, len(gated.names))
+            weights[:, gated.names.index(name)] = 0 if whole else 1
+            found.append(Method(name, weights, made_from[name], whole))
     found.append(fixed(UNIFORM, dict.fromkeys(axes, 1 / len(axes)), UNIFORM))
     pi, scale = neutral_mixture(mocae, routing)
     found.append(Method(ALIGNX, gates(pi, scale), made_from[ALIGNX]))

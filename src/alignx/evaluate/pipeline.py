@@ -18,7 +18,7 @@ from alignx.data.prepare import read_splits
 from alignx.data.sources import load_test_folder
 from alignx.data.splits import leave_out_trained
 from alignx.errors import ArtifactError, DataError
-from alignx.evaluate.joint import JOINT, read_joint, train_joint
+from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint, train_joint, train_joint_mr
 from alignx.evaluate.likelihood import PROMPT_STYLE, Judgement, LikelihoodItem, judge, likelihood_items
 from alignx.evaluate.measures import (
     ScoredPrompts,
@@ -75,6 +75,8 @@ def run_evaluate(
     name = evaluation_folder_name(test_data)
     if config.evaluate.joint:
         train_joint(config, run, lazy)
+    if config.evaluate.joint_mr:
+        train_joint_mr(config, run, lazy)
     base = lazy.base
     limit = min(config.evaluate.max_tokens, base.context_tokens)
     items = likelihood_items(examples, base.template, max_tokens=limit)
@@ -82,6 +84,8 @@ def run_evaluate(
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
     also = {JOINT: read_joint(config, run, lazy)} if config.evaluate.joint else {}
+    if config.evaluate.joint_mr:
+        also[JOINT_MR] = read_joint(config, run, lazy, JOINT_MR)
     joint = expert_updates(config, run, base, JOINT) if also and experts.run_folded else None
     folder = run.evaluation_folder(name)
     with install_experts(config, run, base, also=also) as gated:
