@@ -18,7 +18,7 @@ def test_methods_come_in_the_order_of_the_tables():
     given_names = [
         "oracle-best-expert",
         "joint-rate-0.1",
-        "ablation-ties",
+        "ties",
         "joint-mr",
         "alignx",
         "uniform",
@@ -27,7 +27,7 @@ def test_methods_come_in_the_order_of_the_tables():
         "expert-a",
         "base",
         "something-new",
-        "ablation-dare",
+        "ablation-warm-start",
     ]
     assert ordered_methods(given_names, ["a", "b"]) == [
         "base",
@@ -36,9 +36,9 @@ def test_methods_come_in_the_order_of_the_tables():
         "joint",
         "joint-mr",
         "uniform",
+        "ties",
         "alignx",
-        "ablation-ties",
-        "ablation-dare",
+        "ablation-warm-start",
         "joint-rate-0.1",
         "oracle-best-expert",
         "something-new",

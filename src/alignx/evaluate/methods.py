@@ -33,16 +33,23 @@ class Method:
     """One row of the tables.
 
     Attributes:
-        name: `base`, `expert-<axis>`, `joint`, `joint-mr`, `uniform`, `alignx`, or `ablation-...`.
+        name: `base`, `expert-<axis>`, `joint`, `joint-mr`, `uniform`, a merge's name, `alignx`, or `ablation-...`.
         weights: (n, adapters) of the installed adapters; none is the bare base.
         made_from: fingerprint of what its scores depend on, besides the prompts.
         updates: dense updates folded into the base while it is scored.
+        repeat: 0, 1, ... where a method is scored with several seeds; its row is their mean.
     """
 
     name: str
     weights: Tensor | None
     made_from: str
     updates: Updates = field(default_factory=dict)
+    repeat: int = 0
+
+    @property
+    def label(self) -> str:
+        """The name, with the repeat's number from the second on."""
+        return f"{self.name}#{self.repeat}" if self.repeat else self.name
 
 
 def expert_method(axis: str) -> str:
@@ -68,12 +75,12 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
         found |= {f"ablation-{name}": mixed for name in names}
     made = [name for name in MERGE_NAMES if name != "uniform" and run.merge_path(name).is_file()]
     current = [name for name in made if merge_is_current(config, run, name)]
-    return found | {f"ablation-{name}": run.step_fingerprint(f"merge-{name}") for name in current}
+    return found | {name: run.step_fingerprint(f"merge-{name}") for name in current}
 
 
 def is_main(method: str) -> bool:
-    """Whether a method is answered with and judged unless others are named: no ablation."""
-    return not method.startswith("ablation-")
+    """Whether a method is answered with and judged unless others are named: no ablation, merge or second joint LoRA."""
+    return method in {BASE, JOINT, UNIFORM, ALIGNX} or method.startswith(expert_method(""))
 
 
 def methods(
@@ -160,9 +167,11 @@ def _merges(
     for name in MERGE_NAMES:
         if name == "uniform" or not run.merge_path(name).is_file():
             continue
-        if f"ablation-{name}" not in made_from:
+        if name not in made_from:
             notice(f"{name}: made from other experts; left out until `alignx stage2 --method {name}` is run again")
             continue
-        weights, updates = merge_form(experts, gated.names, read_merge(run, name), n)
-        found.append(Method(f"ablation-{name}", weights, made_from[f"ablation-{name}"], updates))
+        for repeat, merge in enumerate(read_merge(run, name).repeats):
+            weights, updates = merge_form(experts, gated.names, merge, n)
+            source = fingerprint([made_from[name], merge.seed]) if repeat else made_from[name]
+            found.append(Method(name, weights, source, updates, repeat))
     return found
