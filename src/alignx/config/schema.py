@@ -15,7 +15,7 @@ MERGE_NAMES: tuple[MergeName, ...] = ("uniform", "task-arithmetic", "ties", "dar
 
 
 # Names that artifacts and figures use beside the axes'.
-RESERVED_AXES = {"shared", "joint", "latent", "average", "interval", "nats"}
+RESERVED_AXES = {"shared", "joint", "joint-mr", "latent", "average", "interval", "nats"}
 
 
 class Candidate(StrictModel):
@@ -138,6 +138,18 @@ class EvaluateConfig(StrictModel):
     ablations: bool = Field(False, description="score the warm start and the plain router beside the mixture")
     joint: bool = Field(True, description="train and score the joint LoRA")
     joint_candidates: tuple[Candidate, ...] = Field((), description="empty: Stage 1's own rate, 1 and 2 passes")
+    joint_mr: bool = Field(
+        False, description="train and score a joint LoRA as wide as all experts together (m times their rank) too"
+    )
+    joint_mr_candidates: tuple[Candidate, ...] = Field((), description="empty: what was chosen for the joint LoRA")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.joint_mr and not (self.joint or self.joint_mr_candidates):
+            raise ValueError(
+                "joint_mr is trained as the joint LoRA was; set `joint: true` or give `joint_mr_candidates`"
+            )
+        return self
 
 
 class DialSetting(StrictModel):
@@ -188,6 +200,8 @@ class RunConfig(StrictModel):
                 )
         if self.quantization != "none":
             self._check_quantised()
+        if self.evaluate.joint_mr and self.stage1.method == "full":
+            raise ValueError("a fully fine-tuned joint model has no rank to widen; set `evaluate.joint_mr: false`")
         for setting in self.showcase.settings:
             if sum(setting.floors.values()) > 1:
                 raise ValueError(f"showcase setting `{setting.label}`: floors add up to more than 1")

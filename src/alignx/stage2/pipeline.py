@@ -223,7 +223,7 @@ def make_merge(config: RunConfig, run: RunDirectory, method: str, *, lazy: LazyB
     """Make one static merge and keep its settings in `stage2/<method>.json`.
 
     `uniform` and `negate` have nothing to choose; the others' coefficient is the one of `COEFFICIENTS` with the lowest
-    loss on the mix split, every axis weighing the same.
+    loss on the mix split, every axis weighing the same (of DARE, at the first of its seeds).
 
     Raises:
         ConfigError: unknown method.
