@@ -238,6 +238,17 @@ class GatedModel:
             yield
 
     @contextmanager
+    def without_gates(self) -> Iterator[None]:
+        """The base's own layers in place; only while no other call runs on the base."""
+        for name, layer in self.layers.items():
+            self.model.set_submodule(name, layer.linear)
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                self.model.set_submodule(name, layer)
+
+    @contextmanager
     def _holding(self, gate: Gate | None) -> Iterator[None]:
         token = self._gate.set(gate)
         try:

@@ -1,8 +1,8 @@
 """Matrix products of frozen layers, by the quickest kernel there is for them.
 
 On a processor PyTorch multiplies float32 matrices with MKL, which runs far below what non-Intel processors can do.
-oneDNN, which PyTorch carries too and uses for bfloat16, is 1.2 to 2 times as fast there (docs/performance.md) and rounds
-differently in the last digits, so whatever promises the base's own bits asks PyTorch's product.
+oneDNN, which PyTorch carries too and uses for bfloat16, is 1.2 to 2 times as fast there (docs/performance.md). It
+rounds differently in the last digits, so whatever promises the base's own bits asks for PyTorch's product.
 """
 
 from functools import cache
@@ -23,7 +23,7 @@ def is_fast(x: Tensor) -> bool:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, fast: bool) -> Tensor:
-    """x W^T + b.
+    """X W^T + b.
 
     Args:
         x: (..., in).
@@ -41,7 +41,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, fast: bool
 
 
 def add_product(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """y + x W^T; without gradients or autocast in place, so y must be the caller's own.
+    """Y + x W^T; without gradients or autocast in place, so y must be the caller's own.
 
     Args:
         y: (..., out), contiguous.
@@ -57,7 +57,7 @@ def add_product(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 @cache
 def _has_onednn() -> bool:
     """Tried on small numbers: the operation is PyTorch's own, but not one it promises to keep."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
     try:
