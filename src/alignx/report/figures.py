@@ -119,6 +119,37 @@ def versus_figure(metrics: Mapping[str, Any], *, prefix: str = "versus") -> str:
     methods = ordered_methods(metrics["alignx_versus"], axes_of(metrics))
     rows = [("own expert (regret)", metrics["regret"])]
     rows += [(method_label(method), metrics["alignx_versus"][method]) for method in methods]
+    words = _difference_words(rows)
+    svg_label = f"AlignX's loss minus that of other methods. {words}."
+    return _difference_svg(
+        rows, "AlignX", "AlignX's loss against the method's\n(left of zero: AlignX is better)", prefix, svg_label
+    )
+
+
+def difference_figure(found: Mapping[str, Any], *, prefix: str = "difference") -> str:
+    """Loss of a second run minus a first one's, method by method, in per cent on average, with 95% intervals.
+
+    Args:
+        found: what `compare_runs` returned.
+        prefix: of the SVG's ids, once on a page.
+    """
+    methods = ordered_methods(found["methods"], found["axes"])
+    rows = [(method_label(method), found["difference"][method]) for method in methods]
+    label = f"Loss of the second run minus that of the first. {_difference_words(rows)}."
+    x_label = "second run's loss against the first's\n(left of zero: the second is better)"
+    return _difference_svg(rows, "second", x_label, prefix, label)
+
+
+def _difference_words(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    return "; ".join(
+        f"{name}: {signed_per_cent(found[AVERAGE])} ({signed_range(found['interval'])})" for name, found in rows
+    )
+
+
+def _difference_svg(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], ours: str, x_label: str, prefix: str, label: str
+) -> str:
+    """One row a relative difference with its interval; `ours` is who is better left of zero."""
     with house_style():
         figure = Figure(figsize=(_WIDTH, 1.35 + 0.4 * len(rows)), layout="constrained")
         axes = figure.subplots()
@@ -135,8 +166,8 @@ def versus_figure(metrics: Mapping[str, Any], *, prefix: str = "versus") -> str:
                 axes.plot([edge], [row], arrow, color=colour, markersize=8)
                 continue
             axes.plot([low, high], [row, row], color=colour, linewidth=1.6)
-            label = "" if verdict in named else name
-            axes.plot([value], [row], marker, color=colour, markerfacecolor=face, markersize=5.5, label=label)
+            legend = "" if verdict in named else name.replace("AlignX", ours)
+            axes.plot([value], [row], marker, color=colour, markerfacecolor=face, markersize=5.5, label=legend)
             named.add(verdict)
         values = [f"{signed_per_cent(found[AVERAGE])} ({signed_range(found['interval'])})" for _, found in rows]
         axes.set_yticks(range(len(rows)), [f"{name}\n{value}" for (name, _), value in zip(rows, values, strict=True)])
@@ -147,10 +178,9 @@ def versus_figure(metrics: Mapping[str, Any], *, prefix: str = "versus") -> str:
         axes.grid(axis="x")
         axes.set_xlim(left, right)
         axes.margins(y=0.06)
-        axes.set_xlabel("AlignX's loss against the method's\n(left of zero: AlignX is better)")
+        axes.set_xlabel(x_label)
         figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
-        words = "; ".join(f"{name}: {value}" for (name, _), value in zip(rows, values, strict=True))
-        return inline_svg(figure, prefix=prefix, label=f"AlignX's loss minus that of other methods. {words}.")
+        return inline_svg(figure, prefix=prefix, label=label)
 
 
 def training_figure(losses: Mapping[str, Sequence[float]], *, prefix: str = "training") -> str:
