@@ -247,7 +247,7 @@ def finished_run(
 def evaluated_runs(
     tiny_models: dict[str, Path], tiny_config: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[RunDirectory, RunDirectory]:
-    """Two evaluated runs on the same prompts, the second with another rank and no joint LoRA; leave them as they are."""
+    """Two evaluated runs on the same prompts, the second of another rank and without joint LoRA: to be read only."""
     from alignx.workflow import run_all
 
     root = tmp_path_factory.mktemp("evaluated")

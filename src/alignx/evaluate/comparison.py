@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
-from alignx.evaluate.answers import answer_key
 from alignx.evaluate.calibration import best_expert_labels
 from alignx.evaluate.intervals import bootstrap_interval
 from alignx.evaluate.judge_scores import FLIP_RATE, Certainty, Scores, figure, measure
-from alignx.evaluate.judged import read_judged
+from alignx.evaluate.kept import current_verdicts
 from alignx.evaluate.measures import ScoredPrompts, calibration_of, loss_table, relative_difference
-from alignx.evaluate.methods import BASE, expert_method, sources
-from alignx.evaluate.pipeline import TEST, find_test_examples, read_metrics
-from alignx.evaluate.prompts import judged_prompts
+from alignx.evaluate.methods import BASE, expert_method
+from alignx.evaluate.pipeline import TEST, read_metrics
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 
@@ -260,16 +258,7 @@ def _who(section: Mapping[str, Any]) -> str:
 def _judged_scores(part: _Scored) -> dict[str, Any]:
     """Section -> measure -> method -> group -> scores, of answers that the run still gives."""
     judged = part.metrics["judges"]
-    examples, _ = find_test_examples(part.config, part.run, None)
-    known = sources(part.config, part.run)
-    current = {
-        answer_key(part.config, prompt, method, known[method], judged["max_new_tokens"])
-        for method in judged["made_from"]
-        if method in known
-        for prompt in judged_prompts(part.config, examples, None)
-    }
-    folder = part.run.evaluation_folder(TEST) / "judged"
-    rows = [row for path in sorted(folder.glob("*.jsonl")) for row in read_judged(path) if row.answer_key in current]
+    rows = current_verdicts(part.config, part.run, judged["max_new_tokens"])
     of_section = {name: {judge["name"] for judge in section["judges"]} for name, section in judged["sections"].items()}
     return {name: measure([row for row in rows if row.judge in judges]) for name, judges in of_section.items()}
 

@@ -18,7 +18,9 @@ def render_markdown(contents: Contents) -> str:
         "## What to take away",
         escape_inline(contents.main.summary),
         *_key_figures(contents.main),
+        *(block for section in contents.opening for block in section_blocks(section)),
         *_evaluation(contents.main, level=2),
+        *(block for section in contents.sections for block in section_blocks(section)),
     ]
     if contents.answers:
         blocks += ["## Answers side by side", *(block for group in contents.answers for block in _answers(group))]

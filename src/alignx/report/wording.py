@@ -88,16 +88,16 @@ def per_cent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
-def signed_per_cent(share: float) -> str:
+def signed_per_cent(share: float, digits: int = 2) -> str:
     """A relative difference in per cent with its sign; a typographic minus, and no sign on zero.
 
     Example:
         >>> signed_per_cent(0.0123), signed_per_cent(-0.00001)
         ('+1.23%', '0.00%')
     """
-    text = f"{100 * share:+.2f}%"
+    text = f"{100 * share:+.{digits}f}%"
     if float(text[:-1]) == 0:
-        return "0.00%"
+        return f"{0:.{digits}f}%"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
