@@ -36,7 +36,7 @@ def diagnosis_section(
         "that change the model in opposite directions, or a router that mistakes one axis for another.",
         *_findings(metrics, geometry),
     ]
-    blocks: list[Table | Picture] = [Picture(_pictures(metrics, geometry, name), _caption(geometry), "small")]
+    blocks: list[Table | Picture] = [Picture(_pictures(metrics, geometry, name), _caption(geometry), "many")]
     blocks += forgetting_tables(metrics)
     if geometry is not None and geometry["vectors"] is not None:
         blocks += geometry_tables(geometry)
@@ -110,7 +110,7 @@ def geometry_tables(geometry: Mapping[str, Any]) -> list[Table]:
         Row(
             one,
             one,
-            (Cell(number(vectors["norms"][at], 2)), *(Cell(number(value, 2)) for value in vectors["cosines"][at])),
+            (Cell(number(vectors["norms"][at], 2)), *(Cell(_cosine(value)) for value in vectors["cosines"][at])),
         )
         for at, one in enumerate(names)
     ]
@@ -152,6 +152,10 @@ def _angle(found: Mapping[str, Any] | None) -> Cell:
     if found is None:
         return Cell("none")
     return Cell(number(found["mean"], 1), f"overlap {number(found['overlap'])}, chance {number(found['chance'])}")
+
+
+def _cosine(value: float) -> str:
+    return number(round(value, 2) + 0.0, 2).replace("-", "\N{MINUS SIGN}")
 
 
 def _tinted(value: float) -> Cell:
@@ -205,16 +209,16 @@ def _findings(metrics: Mapping[str, Any], geometry: Mapping[str, Any] | None) ->
         if pairs:
             (low, *least), (high, *most) = min(pairs), max(pairs)
             found.append(
-                f"Cosines between the axes' task vectors lie between {number(low, 2)} ({' and '.join(least)}) and "
-                f"{number(high, 2)} ({' and '.join(most)})."
+                f"Cosines between the axes' task vectors lie between {_cosine(low)} ({' and '.join(least)}) and "
+                f"{_cosine(high)} ({' and '.join(most)})."
             )
     return found
 
 
 def _caption(geometry: Mapping[str, Any] | None) -> str:
     text = (
-        "Left: loss of each expert on each axis's prompts against the base; vermillion is forgotten, blue is learned. "
-        "Right: share of each axis's prompts by the axis they are taken for."
+        "First: loss of each expert on each axis's prompts against the base; vermillion is forgotten, blue is learned. "
+        "Second: share of each axis's prompts by the axis they are taken for."
     )
     return text if geometry is None else f"{text} Last: cosines between task vectors, exact."
 
@@ -229,9 +233,8 @@ def _pictures(metrics: Mapping[str, Any], geometry: Mapping[str, Any] | None, pr
             [[signed_per_cent(value, 1) for value in row] for row in values],
             rows=axes,
             columns=axes,
-            row_head="trained on",
-            column_head="tested on",
             title="Loss against the base",
+            legend="rows: trained on; columns: tested on",
             label=f"Forgetting matrix. {_words(axes, values, 'tested on', signed=True)}",
             prefix=f"{prefix}-forgetting",
             top=max(0.01, *(abs(value) for row in values for value in row)),
@@ -245,9 +248,8 @@ def _pictures(metrics: Mapping[str, Any], geometry: Mapping[str, Any] | None, pr
             [[per_cent(value, 0) for value in row] for row in shares],
             rows=axes,
             columns=axes,
-            row_head="prompts of",
-            column_head="taken for",
             title="Routing",
+            legend="rows: prompts of; columns: taken for",
             label=f"Confusion of the router. {_words(axes, shares, 'taken for')}",
             prefix=f"{prefix}-confusion",
             top=1.0,
@@ -260,12 +262,11 @@ def _pictures(metrics: Mapping[str, Any], geometry: Mapping[str, Any] | None, pr
             heat_figure(
                 # Opposed is what collapse looks like, so it takes the warning colour.
                 [[-value for value in row] for row in cosines],
-                [[number(value + 0.0, 2) for value in row] for row in cosines],
+                [[_cosine(value) for value in row] for row in cosines],
                 rows=names,
                 columns=names,
-                row_head="",
-                column_head="",
-                title="Cosines",
+                title="Cosines of task vectors",
+                legend="",
                 label=f"Cosines between task vectors of {', '.join(names)}; the table below holds them.",
                 prefix=f"{prefix}-cosines",
                 top=1.0,

@@ -124,10 +124,10 @@ def _judged_gain(key: Prompt, measured: Mapping[str, Any]) -> tuple[float, str] 
 
 def _shown(gain: _Gain, place: str, example: Example | None, texts: Mapping[str, str]) -> SideBySide:
     axis, prompt_hash = gain.prompt
-    asked = f"prompt {prompt_hash[:12]}"
+    asked = f"(prompt {prompt_hash[:12]})"
     if example is not None:
         asked = f"{example.instruction}\n\n{example.input}" if example.input else example.instruction
     columns = [("Base", texts[BASE]), ("AlignX", texts[ALIGNX])] if {BASE, ALIGNX} <= texts.keys() else []
     if example is not None and not columns:
         columns = [("Reference answer", example.target)]
-    return SideBySide(asked, [f"{place}, {axis}.", *gain.about], columns)
+    return SideBySide(f"{place} ({axis})", gain.about, [("Prompt", asked), *columns])

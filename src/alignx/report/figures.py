@@ -21,6 +21,7 @@ from alignx.report.wording import (
     number,
     ordered_methods,
     per_cent,
+    shortened,
     signed_per_cent,
     signed_range,
     verdict_on,
@@ -28,6 +29,7 @@ from alignx.report.wording import (
 
 _WIDTH = 4.4  # inches; small enough for text to stay readable when a phone shrinks the panel to its width
 _ROW = 0.27
+_NAME, _AXIS, _TITLE = 24, 15, 32  # letters of names that a picture has room for
 _HATCHES = ("", "///", "...", "xxx")
 _READ_OUTS = {
     "axis": "axis_probs: which axis is it from?",
@@ -56,7 +58,8 @@ def loss_figure(metrics: Mapping[str, Any], *, prefix: str = "loss") -> str:
             axes = figure.subplots()
             _loss_panel(axes, metrics, methods, column)
             # Over the whole picture: beside long names of methods the axes are too narrow for long names of axes.
-            figure.suptitle(f"{column} (n = {metrics['n'][column]})", x=0.01, ha="left", fontsize=10, fontweight="bold")
+            title = f"{shortened(column, _TITLE)} (n = {metrics['n'][column]})"
+            figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
             label = _loss_label(metrics, methods, column)
             panels.append(inline_svg(figure, prefix=f"{prefix}-{at}", label=label))
     return "\n".join(panels)
@@ -93,7 +96,13 @@ def mixture_figure(metrics: Mapping[str, Any], *, prefix: str = "mixture") -> st
             widths = [mean_pi[origin][to] for origin in names]
             colour, hatch = _fill(at)
             axes.barh(
-                range(len(names)), widths, left=left, color=colour, hatch=hatch, edgecolor="white", label=f"expert {to}"
+                range(len(names)),
+                widths,
+                left=left,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                label=f"expert {shortened(to, _AXIS)}",
             )
             for row, width in enumerate(widths):
                 if width >= 0.08:
@@ -101,12 +110,14 @@ def mixture_figure(metrics: Mapping[str, Any], *, prefix: str = "mixture") -> st
                     middle = left[row] + width / 2
                     axes.text(middle, row, per_cent(width, 0), ha="center", va="center", color=ink, fontsize=8.5)
             left = [start + width for start, width in zip(left, widths, strict=True)]
-        axes.set_yticks(range(len(names)), [f"prompts of\n{name}" for name in names])
+        axes.set_yticks(range(len(names)), [f"prompts of\n{shortened(name, _AXIS)}" for name in names])
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("mean mixture weight")
-        figure.legend(loc="outside lower center", ncols=min(3, len(names)), fontsize=8.5)
+        figure.legend(
+            loc="outside lower center", ncols=min(3 if max(map(len, names)) < 12 else 2, len(names)), fontsize=8.5
+        )
         words = "; ".join(
             f"prompts of {origin}: " + ", ".join(f"{to} {per_cent(mean_pi[origin][to], 0)}" for to in names)
             for origin in names
@@ -170,7 +181,10 @@ def _difference_svg(
             axes.plot([value], [row], marker, color=colour, markerfacecolor=face, markersize=5.5, label=legend)
             named.add(verdict)
         values = [f"{signed_per_cent(found[AVERAGE])} ({signed_range(found['interval'])})" for _, found in rows]
-        axes.set_yticks(range(len(rows)), [f"{name}\n{value}" for (name, _), value in zip(rows, values, strict=True)])
+        axes.set_yticks(
+            range(len(rows)),
+            [f"{shortened(name, _NAME)}\n{value}" for (name, _), value in zip(rows, values, strict=True)],
+        )
         axes.tick_params(axis="y", length=0, labelsize=8)
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
@@ -206,7 +220,7 @@ def training_figure(losses: Mapping[str, Sequence[float]], *, prefix: str = "tra
             axes = figure.subplots()
             axes.plot(steps, values, ".", color=GREY, alpha=0.45, markersize=3)
             axes.plot(steps, smooth, color=BLUE, linewidth=1.6)
-            axes.set_title(name)
+            axes.set_title(shortened(name, _NAME))
             axes.set_ylim(bottom - room, top + room)
             axes.set_xlabel(f"optimiser step (line: moving average of {window})", fontsize=8)
             axes.set_ylabel("nats per token", fontsize=8)
@@ -239,7 +253,7 @@ def _loss_panel(axes: Axes, metrics: Mapping[str, Any], methods: Sequence[str], 
         face = "white" if method.startswith(ORACLE_PREFIX) else colour
         axes.plot([low, high], [row, row], color=colour, linewidth=2.2 if is_ours else 1.4)
         axes.plot([value], [row], "o", color=colour, markerfacecolor=face, markersize=6 if is_ours else 5)
-    axes.set_yticks(range(len(methods)), [method_label(method) for method in methods])
+    axes.set_yticks(range(len(methods)), [shortened(method_label(method), _NAME) for method in methods])
     for tick, method in zip(axes.get_yticklabels(), methods, strict=True):
         if method == ALIGNX:
             tick.set_fontweight("bold")

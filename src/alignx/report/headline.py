@@ -18,11 +18,12 @@ from alignx.report.wording import (
     number,
     number_range,
     ordered_methods,
+    shortened,
     signed_per_cent,
     signed_range,
 )
 
-_LONG = 22  # letters of a bar's name that fit beside it
+_LONG = 16  # letters of an axis's name that fit beside its bar
 
 
 def headline_section(metrics: Mapping[str, Any]) -> Section:
@@ -104,14 +105,14 @@ def profile_figure(metrics: Mapping[str, Any], *, prefix: str = "profile") -> st
                 if name in marks and method != BASE:
                     panel.plot([marks[name]] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=2)
                 panel.text(103, row, number(value, 1), va="center", fontsize=8.5)
-            panel.set_yticks(range(len(bars)), [_broken(name) for name, *_ in bars])
+            panel.set_yticks(range(len(bars)), [name.replace(": ", "\n", 1) for name, *_ in bars])
             panel.tick_params(axis="y", length=0, labelsize=8.5)
             panel.set_xlim(0, 120)
             panel.set_xticks([0, 25, 50, 75, 100])
             panel.spines["bottom"].set_color(GREY)
             panel.invert_yaxis()
             panel.grid(axis="x")
-            figure.suptitle(method_label(method), x=0.01, ha="left", fontsize=10, fontweight="bold")
+            figure.suptitle(shortened(method_label(method), 32), x=0.01, ha="left", fontsize=10, fontweight="bold")
             words = ", ".join(f"{name} {number(value, 1)}" for name, value, _ in bars)
             panels.append(inline_svg(figure, prefix=f"{prefix}-{at}", label=f"{method_label(method)}: {words}."))
     return "\n".join(panels)
@@ -154,19 +155,7 @@ def _bars(by_axis: Mapping[str, Any], chosen: Mapping[str, str]) -> list[tuple[s
     for axis, name in chosen.items():
         found = by_axis.get(axis, {}).get(name)
         if found is not None:
-            bars.append((f"{axis}: {MEASURES[name]}", found["value"], found["interval"]))
+            bars.append((f"{shortened(axis, _LONG)}: {MEASURES[name]}", found["value"], found["interval"]))
     if AVERAGE in by_axis:
         bars.append((AVERAGE, by_axis[AVERAGE], None))
     return bars
-
-
-def _broken(name: str) -> str:
-    """A bar's name on lines that leave room for the bar."""
-    lines: list[str] = []
-    for word in name.split(" "):
-        for piece in (word[at : at + _LONG] for at in range(0, len(word), _LONG)):
-            if lines and len(lines[-1]) + 1 + len(piece) <= _LONG:
-                lines[-1] += f" {piece}"
-            else:
-                lines.append(piece)
-    return "\n".join(lines)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from alignx.report.svg import BLUE, INK, VERMILLION, house_style, inline_svg
+from alignx.report.svg import BLUE, GREY, INK, VERMILLION, house_style, inline_svg
+from alignx.report.wording import shortened
 
 _SIGNED = (BLUE, "#FFFFFF", VERMILLION)
 _PLAIN = ("#FFFFFF", BLUE)
-_LONG = 14  # letters of a name that a line holds
+_LONG = 14  # letters of a name that there is room for
 
 
 def heat_figure(
@@ -18,9 +19,8 @@ def heat_figure(
     *,
     rows: Sequence[str],
     columns: Sequence[str],
-    row_head: str,
-    column_head: str,
     title: str,
+    legend: str,
     label: str,
     prefix: str,
     top: float,
@@ -33,9 +33,8 @@ def heat_figure(
         texts: what stands in the cells.
         rows: names of the rows.
         columns: names of the columns.
-        row_head: what the rows are.
-        column_head: what the columns are.
         title: of the picture.
+        legend: what rows and columns are; below the title.
         label: for readers who do not see it.
         prefix: of the SVG's ids.
         top: value of the deepest colour; signed values are cut at both ends.
@@ -53,18 +52,12 @@ def heat_figure(
             for to, value in enumerate(row):
                 ink = "white" if abs(value) > 0.62 * top else INK
                 axes.text(to, at, texts[at][to], ha="center", va="center", color=ink, fontsize=8.5)
-        axes.set_xticks(range(len(columns)), [_broken(name) for name in columns], rotation=35, ha="right")
+        axes.set_xticks(range(len(columns)), [shortened(name, _LONG) for name in columns], rotation=35, ha="right")
         for tick in axes.get_xticklabels():
             tick.set_rotation_mode("anchor")
-        axes.set_yticks(range(len(rows)), [_broken(name) for name in rows])
+        axes.set_yticks(range(len(rows)), [shortened(name, _LONG) for name in rows])
         axes.tick_params(length=0, labelsize=8.5)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel(column_head, fontsize=8.5)
-        axes.set_ylabel(row_head, fontsize=8.5)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        axes.set_title(legend, fontsize=8.5, fontweight="normal", x=0, ha="left", color=GREY)
         return inline_svg(figure, prefix=prefix, label=label)
-
-
-def _broken(name: str) -> str:
-    """A long name on several lines."""
-    return "\n".join(name[at : at + _LONG] for at in range(0, len(name), _LONG))

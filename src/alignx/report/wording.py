@@ -119,6 +119,19 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def shortened(name: str, letters: int) -> str:
+    """A name that fits a picture: a long one loses its middle; tables have it whole.
+
+    Example:
+        >>> shortened("a-very-long-name", 9), shortened("honest", 9)
+        ('a-ve…name', 'honest')
+    """
+    if len(name) <= letters:
+        return name
+    end = (letters - 1) // 2
+    return f"{name[: letters - 1 - end]}\N{HORIZONTAL ELLIPSIS}{name[len(name) - end :]}"
+
+
 def counts(metrics: Mapping[str, Any]) -> str:
     """How many prompts stand behind an evaluation, by axis."""
     return ", ".join(f"{axis} {metrics['n'][axis]}" for axis in axes_of(metrics))
