@@ -1,6 +1,7 @@
 """What the commands print on the output stream."""
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,18 @@ def show_judges(metrics: dict[str, Any]) -> None:
     """The headline tables of every judge, each with its unscored."""
     for table in terminal_tables(metrics):
         _console().print(_plain_table(table))
+
+
+def show_tables(tables: Sequence[ReportTable]) -> None:
+    """Tables of a report, one below the other."""
+    for table in tables:
+        _console().print(_plain_table(table))
+
+
+def show_lines(lines: Sequence[str]) -> None:
+    """Sentences, one a line; a terminal's encoding may lack the typographic minus."""
+    for line in lines:
+        _console().print(Text(line.replace("\N{MINUS SIGN}", "-")), soft_wrap=True)
 
 
 def show_plan(plan: Plan) -> None:

@@ -6,11 +6,17 @@ from typing import Any
 
 import yaml
 
+from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.inspect.contents import expert_geometry
 from alignx.report.answers import AnswerGroup, group_answers
+from alignx.report.diagnosis import diagnosis_section
+from alignx.report.extremes import extremes_section
+from alignx.report.headline import headline_section
 from alignx.report.judges import JudgePart, average_tables, judge_parts
 from alignx.report.provenance import data_table, environment_table, model_table
+from alignx.report.section import Section
 from alignx.report.summary import KeyFigure, key_figures, limitations, takeaways
 from alignx.report.tables import (
     Table,
@@ -81,6 +87,8 @@ class Contents:
         limitations: what the report does not show.
         provenance: model, data and environment.
         config: the resolved config as YAML.
+        opening: sections that follow the summary.
+        sections: sections that follow the main evaluation.
     """
 
     model: str
@@ -92,6 +100,8 @@ class Contents:
     limitations: Sequence[str]
     provenance: Sequence[Table]
     config: str
+    opening: Sequence[Section] = ()
+    sections: Sequence[Section] = ()
 
 
 def gather(run: RunDirectory) -> Contents:
@@ -122,7 +132,18 @@ def gather(run: RunDirectory) -> Contents:
             environment_table(trained_in, main.metrics["environment"]),
         ],
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        opening=[headline_section(main.metrics)],
+        sections=_sections(config, run, main.metrics),
     )
+
+
+def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> list[Section]:
+    """Sections of their own that this run has something for, in order."""
+    found = [
+        diagnosis_section(metrics, expert_geometry(config, run)),
+        extremes_section(config, run, metrics),
+    ]
+    return [section for section in found if section is not None]
 
 
 def _evaluation(run: RunDirectory, name: str) -> EvaluationPart:
