@@ -9,6 +9,7 @@ import yaml
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.evaluate.tradeoff.pipeline import TRADEOFF, read_tradeoff
 from alignx.inspect.contents import expert_geometry
 from alignx.report.answers import AnswerGroup, group_answers
 from alignx.report.diagnosis import diagnosis_section
@@ -28,6 +29,7 @@ from alignx.report.tables import (
     routing_facts_table,
     versus_table,
 )
+from alignx.report.tradeoff_section import tradeoff_section
 from alignx.report.training import TrainingPart, gather_training
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_jsonl
@@ -122,7 +124,7 @@ def gather(run: RunDirectory) -> Contents:
         model=config.model,
         axes=axes,
         main=main,
-        others=[_evaluation(run, name) for name in names if name != TEST],
+        others=[_evaluation(run, name) for name in names if name not in {TEST, TRADEOFF}],
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),
@@ -139,7 +141,9 @@ def gather(run: RunDirectory) -> Contents:
 
 def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> list[Section]:
     """Sections of their own that this run has something for, in order."""
+    swept = read_tradeoff(run)
     found = [
+        tradeoff_section(swept) if swept else None,
         diagnosis_section(metrics, expert_geometry(config, run)),
         extremes_section(config, run, metrics),
     ]
