@@ -14,12 +14,14 @@ from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
+from alignx.evaluate.comparison import compare_runs
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import TEST, run_evaluate
 from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
+from alignx.report.comparison import write_comparison
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json
@@ -268,6 +270,27 @@ def report(out: Path) -> tuple[Path, Path]:
     RunDirectory(out).read_config()
     with writing(out) as run:
         return write_report(run)
+
+
+def compare(first: Path, second: Path, *, out: Path | None = None) -> tuple[dict[str, Any], list[Path]]:
+    """Compare two evaluated runs; see `compare_runs`.
+
+    Args:
+        first: a run directory.
+        second: another.
+        out: page to write, beside it the same in markdown; none writes nothing.
+
+    Returns:
+        The figures, and the files written.
+
+    Raises:
+        ConfigError: `out` is not an .html file.
+        ArtifactError: a run cannot be compared.
+    """
+    if out is not None and out.suffix != ".html":
+        raise ConfigError(f"--out {out}: expected a file that ends in .html, e.g. --out comparison.html")
+    found = compare_runs(RunDirectory(first), RunDirectory(second))
+    return found, [] if out is None else write_comparison(found, out)
 
 
 def make_dial(

@@ -57,7 +57,7 @@ def test_every_setting_has_every_axiss_measures(swept: Path) -> None:
     assert kinds == {"dial": 25, "grid": 10, "static": 10, "preset": 4, "method": 7}
     names = [row["setting"] for row in read_jsonl(swept / "eval/tradeoff/settings.jsonl")]
     assert names == list(found["settings"])
-    assert "ablation-ties" in names and "joint" in names and "preset-clinic" in names
+    assert "ties" in names and "joint" in names and "preset-clinic" in names
 
 
 def test_settings_that_come_to_the_same_mixture_agree(swept: Path) -> None:
@@ -95,7 +95,7 @@ def test_normalised_values_run_from_worst_to_best_and_experts_are_within_reach(s
         assert found["rivals"][f"expert-{axis}"]["gap"] >= 0
     assert any(one["front"] for one in found["settings"].values())
     assert 0 <= found["volume"]["swept"] <= 1 and 0 <= found["volume"]["fixed"] <= 1
-    assert set(found["rivals"]) >= {"base", "joint", "uniform", "ablation-ties", "static-1-1-1"}
+    assert set(found["rivals"]) >= {"base", "joint", "uniform", "ties", "static-1-1-1"}
     for rival in found["rivals"].values():
         low, high = rival["interval"]
         assert low <= high and rival["matched_by"] in found["settings"]

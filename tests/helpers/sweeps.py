@@ -39,7 +39,7 @@ def make_sweep(
     pi |= {name: {own: dict(one.dial.weights) for own in axes} for name, one in fixed.items()}
     pi |= {f"expert-{axis}": {own: {to: float(to == axis) for to in axes} for own in axes} for axis in axes}
     even = dict.fromkeys(axes, 1 / len(axes))
-    methods = ["base", *(f"expert-{axis}" for axis in axes), "joint", "uniform", *(f"ablation-{one}" for one in merges)]
+    methods = ["base", *(f"expert-{axis}" for axis in axes), "joint", "uniform", *merges]
 
     def score(name: str, row: int) -> PromptScore:
         own = axis_of[row]

@@ -7,7 +7,7 @@ from markupsafe import escape
 
 from alignx.report.markdown import escape_inline
 from alignx.report.page import write_report
-from alignx.report.tradeoff import best_fixed, rival_verdict, setting_label, tradeoff_part
+from alignx.report.tradeoff import best_fixed, front_table, rival_verdict, sentences, setting_label, tradeoff_tables
 from alignx.report.tradeoff_figures import dial_figure, pair_figure, triangle_figure
 from alignx.runs.files import write_json
 from sweeps import make_sweep
@@ -17,24 +17,25 @@ AXES = ["helpful", "harmless", "honest"]
 
 def test_the_sentences_follow_the_figures():
     metrics = make_sweep(AXES)
-    text = tradeoff_part(metrics).summary
+    text = " ".join(sentences(metrics))
     assert "from 1/256 to 256" in text and "(helpful 6, harmless 6, honest 6)" in text
     assert text.count("rises with its dial (Spearman 1.00)") == 3
     assert "Of 12 mixtures that are the same for every prompt, fixed ones and merges, 12 have a setting" in text
     assert "Beyond" not in text
     metrics["dials"]["honest"] |= {"spearman": 0.4}
     metrics["dials"]["helpful"] |= {"spearman": None}
-    metrics["rivals"]["ablation-ties"] |= {"gap": -0.2, "interval": [-0.3, -0.1]}
+    metrics["rivals"]["ties"] |= {"gap": -0.2, "interval": [-0.3, -0.1]}
     metrics["rivals"]["joint"] |= {"gap": -0.01, "interval": [-0.1, 0.1]}
-    text = tradeoff_part(metrics).summary
+    text = " ".join(sentences(metrics))
     assert "does not simply rise with its dial (Spearman 0.40)" in text and "it does not move" in text
-    assert "Beyond the dial's reach: ablation: ties" in text
+    assert "Beyond the dial's reach: TIES" in text
     assert "Against the joint LoRA it is \N{MINUS SIGN}1.0% (not distinguishable)" in text
 
 
 def test_tables_name_every_rival_and_preset():
     metrics = make_sweep(AXES)
-    dial, cost, place, front, rivals = tradeoff_part(metrics).tables
+    dial, cost, place, rivals = tradeoff_tables(metrics)
+    front = front_table(metrics)
     assert [row.label for row in dial.rows] == AXES and len(cost.rows) == 3
     assert [row.label for row in place.rows][:4] == ["dial at rest", "preset cautious", "preset frank", "preset eager"]
     assert [row.label for row in place.rows][-1] == setting_label(best_fixed(metrics))

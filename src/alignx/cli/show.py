@@ -1,6 +1,7 @@
 """What the commands print on the output stream."""
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from alignx.mixture.runtime import Answer
 from alignx.report.judges import terminal_tables
 from alignx.report.tables import Table as ReportTable
 from alignx.report.tables import render_terminal_table
-from alignx.report.tradeoff import cost_table, dial_table, place_table, rival_table
+from alignx.report.tradeoff import sentences, tradeoff_tables
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 
@@ -43,10 +44,22 @@ def show_judges(metrics: dict[str, Any]) -> None:
         _console().print(_plain_table(table))
 
 
+def show_tables(tables: Sequence[ReportTable]) -> None:
+    """Tables of a report, one below the other."""
+    for table in tables:
+        _console().print(_plain_table(table))
+
+
+def show_lines(lines: Sequence[str]) -> None:
+    """Sentences, one a line; a terminal's encoding may lack the typographic minus."""
+    for line in lines:
+        _console().print(Text(line.replace("\N{MINUS SIGN}", "-")), soft_wrap=True)
+
+
 def show_tradeoff(metrics: dict[str, Any]) -> None:
-    """The sweep's tables, but for the settings of the front one by one."""
-    for make in (dial_table, cost_table, place_table, rival_table):
-        _console().print(_plain_table(make(metrics)))
+    """What to take away of a sweep, and its tables."""
+    show_lines(sentences(metrics))
+    show_tables(tradeoff_tables(metrics))
 
 
 def show_plan(plan: Plan) -> None:

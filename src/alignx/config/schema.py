@@ -19,7 +19,7 @@ MERGE_NAMES: tuple[MergeName, ...] = ("uniform", "task-arithmetic", "ties", "dar
 PresetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 # Names that artifacts and figures use beside the axes'.
-RESERVED_AXES = {"shared", "joint", "latent", "average", "interval", "nats"}
+RESERVED_AXES = {"shared", "joint", "joint-mr", "latent", "average", "interval", "nats"}
 
 
 class Candidate(StrictModel):
@@ -86,7 +86,15 @@ class EndToEndConfig(StrictModel):
     enabled: bool = True
     epochs: int = Field(2, ge=1)
     learning_rate: float = Field(0.05, gt=0)
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, description="prompts an optimiser step")
+    micro_batch_tokens: int = Field(
+        1024, ge=1, description="tokens a forward pass, padding included; a longer example goes alone"
+    )
+    validation_share: float = Field(
+        0.2, ge=0, le=0.5, description="share of an axis's mix prompts held out to choose the pass; 0: keep the last"
+    )
+    patience: int = Field(2, ge=1, description="passes without a lower validation loss before it stops")
+    checkpoint_steps: int = Field(10, ge=1, description="optimiser steps between two checkpoints")
     label_weight: float = Field(0.0, ge=0, description="weight of cross-entropy to the best expert")
     entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy bonus of the mixture")
     kl_weight: float = Field(0.1, ge=0, description="weight of KL(mixture || warm start)")
@@ -134,6 +142,18 @@ class EvaluateConfig(StrictModel):
     ablations: bool = Field(False, description="score the warm start and the plain router beside the mixture")
     joint: bool = Field(True, description="train and score the joint LoRA")
     joint_candidates: tuple[Candidate, ...] = Field((), description="empty: Stage 1's own rate, 1 and 2 passes")
+    joint_mr: bool = Field(
+        False, description="train and score a joint LoRA as wide as all experts together (m times their rank) too"
+    )
+    joint_mr_candidates: tuple[Candidate, ...] = Field((), description="empty: what was chosen for the joint LoRA")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.joint_mr and not (self.joint or self.joint_mr_candidates):
+            raise ValueError(
+                "joint_mr is trained as the joint LoRA was; set `joint: true` or give `joint_mr_candidates`"
+            )
+        return self
 
 
 class DialPreset(StrictModel):
@@ -190,6 +210,8 @@ class RunConfig(StrictModel):
                 )
         if self.quantization != "none":
             self._check_quantised()
+        if self.evaluate.joint_mr and self.stage1.method == "full":
+            raise ValueError("a fully fine-tuned joint model has no rank to widen; set `evaluate.joint_mr: false`")
         for setting in self.showcase.settings:
             self._check_dial(f"showcase setting `{setting.label}`", setting)
         for name, preset in self.presets.items():

@@ -14,7 +14,7 @@ from alignx.errors import ArtifactError
 from alignx.inspect.inventory import list_artifacts
 from alignx.models.save import model_files
 from alignx.runs.directory import RunDirectory
-from alignx.runs.files import read_json, read_tensors
+from alignx.runs.files import read_json, read_tensors, write_json
 from alignx.stage1.experts import SHARED
 from alignx.stage1.extracts import read_latent_space
 from alignx.stage1.geometry import (
@@ -77,6 +77,29 @@ def inspect_run(run: RunDirectory) -> dict[str, Any]:
         sketches = _tolerant(lambda: read_tensors(run.parameter_matrix_path), problems) or {}
         found["vectors"]["estimated_cosines"] = _estimated(sketches, list(sources))
     return found | {"problems": problems}
+
+
+def expert_geometry(config: RunConfig, run: RunDirectory) -> dict[str, Any] | None:
+    """Norms, cosines and principal angles of a run's experts; measured once and kept in `inspect/geometry.json`.
+
+    Returns:
+        `vectors` and `angles` as in `inspect_run`; none without an expert that can be read.
+    """
+    step, path = "geometry", run.root / "inspect" / "geometry.json"
+    inputs = [run.step_fingerprint(f"train-{axis}") for axis in config.axes]
+    inputs += [run.step_fingerprint("train-shared"), run.step_fingerprint("finish-stage1")]
+    if run.is_done(step, inputs, path):
+        kept: dict[str, Any] = read_json(path)
+        return kept
+    problems: list[str] = []
+    sources = _sources(config, run, problems)
+    if not sources:
+        return None
+    matrices = _read_matrices(config, run, problems)
+    found = {"vectors": _vectors(run, sources), "angles": _angles(sources, matrices["task_matrix"])}
+    write_json(path, found)
+    run.mark_done(step, inputs, path)
+    return found
 
 
 def _sources(config: RunConfig, run: RunDirectory, problems: list[str]) -> dict[str, VectorSource]:

@@ -6,12 +6,18 @@ from typing import Any
 
 import yaml
 
+from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.pipeline import TEST, read_metrics
 from alignx.evaluate.tradeoff.pipeline import TRADEOFF, read_tradeoff
+from alignx.inspect.contents import expert_geometry
 from alignx.report.answers import AnswerGroup, group_answers
+from alignx.report.diagnosis import diagnosis_section
+from alignx.report.extremes import extremes_section
+from alignx.report.headline import headline_section
 from alignx.report.judges import JudgePart, average_tables, judge_parts
 from alignx.report.provenance import data_table, environment_table, model_table
+from alignx.report.section import Section
 from alignx.report.summary import KeyFigure, key_figures, limitations, takeaways
 from alignx.report.tables import (
     Table,
@@ -23,7 +29,7 @@ from alignx.report.tables import (
     routing_facts_table,
     versus_table,
 )
-from alignx.report.tradeoff import TradeoffPart, tradeoff_part
+from alignx.report.tradeoff_section import tradeoff_section
 from alignx.report.training import TrainingPart, gather_training
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_jsonl
@@ -78,24 +84,26 @@ class Contents:
         axes: names of the axes.
         main: the evaluation on the run's own test split.
         others: evaluations on other folders, by name.
-        tradeoff: the sweep of the dial; none when the run has none that is current.
         answers: the showcase; empty when the run has none.
         training: what Stage 1 recorded.
         limitations: what the report does not show.
         provenance: model, data and environment.
         config: the resolved config as YAML.
+        opening: sections that follow the summary.
+        sections: sections that follow the main evaluation.
     """
 
     model: str
     axes: Sequence[str]
     main: EvaluationPart
     others: Sequence[EvaluationPart]
-    tradeoff: TradeoffPart | None
     answers: Sequence[AnswerGroup]
     training: TrainingPart
     limitations: Sequence[str]
     provenance: Sequence[Table]
     config: str
+    opening: Sequence[Section] = ()
+    sections: Sequence[Section] = ()
 
 
 def gather(run: RunDirectory) -> Contents:
@@ -111,14 +119,12 @@ def gather(run: RunDirectory) -> Contents:
     names = sorted(path.parent.name for path in folder.glob("*/metrics.json"))
     answers_path = run.evaluation_folder(SHOWCASE) / "answers.jsonl"
     axes = list(config.axes)
-    swept = read_tradeoff(run)
     licences = {axis: str(record["licence"]) for axis, record in splits["axes"].items()}
     return Contents(
         model=config.model,
         axes=axes,
         main=main,
         others=[_evaluation(run, name) for name in names if name not in {TEST, TRADEOFF}],
-        tradeoff=tradeoff_part(swept) if swept else None,
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),
@@ -128,7 +134,20 @@ def gather(run: RunDirectory) -> Contents:
             environment_table(trained_in, main.metrics["environment"]),
         ],
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        opening=[headline_section(main.metrics)],
+        sections=_sections(config, run, main.metrics),
     )
+
+
+def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> list[Section]:
+    """Sections of their own that this run has something for, in order."""
+    swept = read_tradeoff(run)
+    found = [
+        tradeoff_section(swept) if swept else None,
+        diagnosis_section(metrics, expert_geometry(config, run)),
+        extremes_section(config, run, metrics),
+    ]
+    return [section for section in found if section is not None]
 
 
 def _evaluation(run: RunDirectory, name: str) -> EvaluationPart:

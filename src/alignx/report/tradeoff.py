@@ -1,10 +1,10 @@
 """The sweep of the dial in words and tables: what each axis gains and costs, and what lies beyond the dial's reach."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from alignx.config import MERGE_NAMES
 from alignx.report.tables import Cell, Column, Row, Table
 from alignx.report.wording import JOINT, listed, method_label, number, number_range, ordered_methods, per_cent
 
@@ -16,29 +16,13 @@ MEASURES = {
 _GOOD = 0.9
 
 
-@dataclass(frozen=True)
-class TradeoffPart:
-    """The section: its sentences and tables; `metrics` is for the pictures."""
-
-    summary: str
-    tables: Sequence[Table]
-    metrics: Mapping[str, Any]
-
-
-def tradeoff_part(metrics: Mapping[str, Any]) -> TradeoffPart:
-    """What a report says of a sweep.
+def tradeoff_tables(metrics: Mapping[str, Any]) -> list[Table]:
+    """The sweep's tables, in order, but for the settings of the front one by one.
 
     Args:
         metrics: what `eval/tradeoff/metrics.json` holds.
     """
-    tables = [
-        dial_table(metrics),
-        cost_table(metrics),
-        place_table(metrics),
-        front_table(metrics),
-        rival_table(metrics),
-    ]
-    return TradeoffPart(" ".join(sentences(metrics)), tables, metrics)
+    return [make(metrics) for make in (dial_table, cost_table, place_table, rival_table)]
 
 
 def setting_label(name: str) -> str:
@@ -166,7 +150,7 @@ def front_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def rival_table(metrics: Mapping[str, Any]) -> Table:
-    """Whether some setting of the dial is at least as good on all axes as each fixed mixture, merge and model."""
+    """Whether some setting of the dial is at least as good on all axes as each mixture, merge, expert or model."""
     rows = []
     for name in _ordered(metrics, metrics["rivals"]):
         found = metrics["rivals"][name]
@@ -219,7 +203,7 @@ def _dial_sentence(axis: str, dial: Mapping[str, Any], measure: str) -> str:
 
 def _rival_sentences(metrics: Mapping[str, Any]) -> list[str]:
     fixed = [name for name, one in metrics["settings"].items() if one["kind"] == "static"]
-    merges = [name for name in metrics["rivals"] if name.startswith("ablation-") or name == "uniform"]
+    merges = [name for name in metrics["rivals"] if name in MERGE_NAMES]
     verdicts = {name: rival_verdict(metrics["rivals"][name]) for name in dict.fromkeys([*fixed, *merges])}
     within = sum(verdict == "within reach" for verdict in verdicts.values())
     found = [

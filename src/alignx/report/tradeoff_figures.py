@@ -14,15 +14,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from matplotlib.tri import Triangulation
 
+from alignx.config import MERGE_NAMES
 from alignx.evaluate.tradeoff.pareto import pareto_front
 from alignx.report.svg import BLUE, GREY, INK, PALETTE, VERMILLION, house_style, inline_svg
 from alignx.report.tradeoff import best_fixed, factor_label, setting_label
-from alignx.report.wording import EXPERT_PREFIX, method_label, number, per_cent
+from alignx.report.wording import (
+    BASE,
+    EXPERT_PREFIX,
+    JOINT,
+    JOINT_MR,
+    UNIFORM,
+    method_label,
+    number,
+    per_cent,
+)
 
 GREEN, PINK, SKY = PALETTE[2], PALETTE[3], PALETTE[4]
 _WIDTH = 4.4
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_METHOD_MARKS = {BASE: ("x", INK), JOINT: ("D", VERMILLION), JOINT_MR: ("d", VERMILLION), UNIFORM: ("s", INK)}
 _TRIANGLE = ((0.0, 0.0), (1.0, 0.0), (0.5, sqrt(3) / 2))
 # Settings nearer to each other than this in the triangle are one point of its colouring.
 _SAME = 1e-6
@@ -179,7 +190,7 @@ def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str
             marker, colour = next(presets), SKY
         elif name.startswith(EXPERT_PREFIX):
             marker, colour = next(experts), GREEN
-        elif name.startswith("ablation-"):
+        elif name in MERGE_NAMES and name != UNIFORM:
             marker, colour = next(merges), PINK
         else:
             marker, colour = {"joint": ("D", VERMILLION), "uniform": ("s", INK), "base": ("x", INK)}.get(
@@ -204,7 +215,7 @@ def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str
 
 
 def _legend(name: str) -> str:
-    return method_label(name).replace("ablation: ", "merge: ") if name.startswith("ablation-") else setting_label(name)
+    return f"merge: {method_label(name)}" if name in MERGE_NAMES and name != UNIFORM else setting_label(name)
 
 
 def _points(metrics: Mapping[str, Any], kinds: Sequence[str], first: str, second: str) -> Any:

@@ -9,10 +9,10 @@ from torch import Tensor
 from alignx.config import RunConfig
 from alignx.data.example import Example
 from alignx.data.prepare import read_splits
-from alignx.evaluate.joint import JOINT, read_joint
+from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
 from alignx.evaluate.likelihood import PROMPT_STYLE, likelihood_items
-from alignx.evaluate.methods import ALIGNX, BASE, UNIFORM, expert_method, methods, sources
-from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer
+from alignx.evaluate.methods import ALIGNX, methods, sources
+from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer, mean_scores
 from alignx.evaluate.tradeoff.settings import (
     Setting,
     dial_settings,
@@ -39,7 +39,6 @@ from alignx.stage2.whole import WholeExperts, fixed_form, read_whole_experts
 
 TRADEOFF = "tradeoff"
 DEFAULT_LIMIT, DEFAULT_RESOLUTION = 40, 3
-_ABLATIONS = ("warm-start", "plain-router", "shared-only")
 
 
 def run_tradeoff(
@@ -76,8 +75,8 @@ def run_tradeoff(
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
-    also = {JOINT: read_joint(config, run, lazy)} if _has_joint(config, run) else {}
-    joint = expert_updates(config, run, base, JOINT) if also and experts.run_folded else None
+    also = {name: read_joint(config, run, lazy, name) for name in _joints(config, run)}
+    joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
     folder = run.evaluation_folder(TRADEOFF)
     routing = mocae.route(signatures)
     values = _dial_values(mocae, routing, examples)
@@ -85,13 +84,15 @@ def run_tradeoff(
     with install_experts(config, run, base, also=also) as gated:
         trained = _trained(run, gated)
         scorer = Scorer(config, run, base, gated, trained, items, folder / "scores.jsonl")
-        rivals = [
-            Mixture(one.name, one.weights, one.updates, f"{one.name} {one.made_from}" if one.updates else "")
-            for one in methods(config, run, experts, gated, mocae, signatures, joint=joint)
-            if one.name != ALIGNX and one.name.removeprefix("ablation-") not in _ABLATIONS
-        ]
+        rivals: dict[str, list[list[PromptScore]]] = {}
+        for one in methods(config, run, experts, gated, mocae, signatures, joint=joint):
+            if one.name != ALIGNX and not one.name.startswith("ablation-"):
+                made_from = f"{one.label} {one.made_from}" if one.updates else ""
+                scored = scorer.scores(Mixture(one.label, one.weights, one.updates, made_from))
+                rivals.setdefault(one.name, []).append(scored)
         swept = [_mixture(setting, mocae, routing, experts, gated, trained, len(items)) for setting in settings]
-        scores = {mixture.name: scorer.scores(mixture) for mixture in [*rivals, *swept]}
+        scores = {name: mean_scores(repeats) for name, repeats in rivals.items()}
+        scores |= {mixture.name: scorer.scores(mixture) for mixture in swept}
     shares = {setting.name: _mean_shares(setting, mocae, routing, examples) for setting in settings}
     metrics = _metrics(config, run, values, settings, scores, shares, [example.axis for example in examples])
     metrics |= {"limit": limit, "resolution": resolution}
@@ -123,18 +124,23 @@ def _drawn(examples: Sequence[Example], limit: int) -> list[Example]:
     return sorted(examples, key=lambda example: example.prompt_hash)[:limit]
 
 
-def _has_joint(config: RunConfig, run: RunDirectory) -> bool:
-    if not config.evaluate.joint:
-        return False
-    if run.step_fingerprint("choose-joint"):
-        return True
-    notice(f"joint LoRA: not trained yet, so it is not placed; run `alignx evaluate {run.root}` before")
-    return False
+def _joints(config: RunConfig, run: RunDirectory) -> list[str]:
+    """Joint LoRAs that the config asks for and the run has."""
+    asked = {JOINT: config.evaluate.joint, JOINT_MR: config.evaluate.joint_mr}
+    trained = {name: bool(run.step_fingerprint(_step_of(name))) for name, wanted in asked.items() if wanted}
+    for name, there in trained.items():
+        if not there:
+            notice(f"{name}: not trained yet, so it is not placed; run `alignx evaluate {run.root}` before")
+    return [name for name, there in trained.items() if there]
+
+
+def _step_of(adapter: str) -> str:
+    return f"choose-{adapter}" if adapter in {JOINT, JOINT_MR} else f"train-{adapter}"
 
 
 def _trained(run: RunDirectory, gated: GatedModel) -> dict[str, str]:
     """Installed adapter -> fingerprint of its training."""
-    return {name: run.step_fingerprint("choose-joint" if name == JOINT else f"train-{name}") for name in gated.names}
+    return {name: run.step_fingerprint(_step_of(name)) for name in gated.names}
 
 
 def _dial_values(mocae: Mocae, routing: Routing, examples: Sequence[Example]) -> tuple[float, ...]:
@@ -232,8 +238,7 @@ def _metrics(
         }
     for name in rivals:
         found["settings"][name] |= {"kind": "method"}
-    used = [BASE, *map(expert_method, axes), UNIFORM, ALIGNX, *(name for name in rivals if name in scores)]
-    known = sources(config, run)
+    used, known = [ALIGNX, *rivals], sources(config, run)
     return {
         "axes": axes,
         "judge": "likelihood",
