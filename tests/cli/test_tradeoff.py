@@ -136,7 +136,7 @@ def test_the_report_has_a_section_with_pictures(swept: Path) -> None:
     for words in ("The dial", "Each axis's own measure along its dial", "Is anything beyond the dial's reach?"):
         assert words in page.replace("&#39;", "'") and words in text
     assert page.count('id="sweep-triangle-') and page.count('id="sweep-pair-2-') and "preset clinic" in page
-    assert "Evaluation on other data" not in page
+    assert "Evaluation on other data" not in page and "<image" not in page
 
 
 def test_a_sweep_of_another_mixture_is_left_out_of_the_report(
