@@ -44,6 +44,13 @@ def figures(root: Path) -> dict:
     return json.loads((root / "eval/tradeoff/metrics.json").read_text(encoding="utf-8"))
 
 
+def without_report(swept: Path, to: Path) -> Path:
+    """A copy that counts as not evaluated, so that no report is drawn again."""
+    shutil.copytree(swept, to)
+    (to / "eval/test/metrics.json").unlink()
+    return to
+
+
 def test_every_setting_has_every_axiss_measures(swept: Path) -> None:
     found = figures(swept)
     assert found["n"] == dict.fromkeys(AXES, 4)
@@ -104,8 +111,7 @@ def test_normalised_values_run_from_worst_to_best_and_experts_are_within_reach(s
 def test_a_rerun_scores_nothing_and_a_larger_one_only_what_is_new(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = tmp_path / "run"
-    shutil.copytree(swept, again)
+    again = without_report(swept, tmp_path / "run")
     capsys.readouterr()
     assert run(["tradeoff", str(again), "--limit", "4", "--resolution", "3"]) == 0
     captured = capsys.readouterr()
@@ -123,8 +129,7 @@ def test_a_rerun_scores_nothing_and_a_larger_one_only_what_is_new(
 def test_scores_that_have_changed_since_are_made_anew(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = tmp_path / "run"
-    shutil.copytree(swept, root)
+    root = without_report(swept, tmp_path / "run")
     path = root / "eval/tradeoff/scores.jsonl"
     path.write_text(path.read_text(encoding="utf-8").replace("0", "1", 1), encoding="utf-8")
     assert run(["tradeoff", str(root), "--limit", "1", "--resolution", "1"]) == 0
@@ -149,6 +154,9 @@ def test_a_sweep_of_another_mixture_is_left_out_of_the_report(
     record.write_text(record.read_text(encoding="utf-8").replace('"inputs": "', '"inputs": "0', 1), encoding="utf-8")
     assert read_tradeoff(RunDirectory(root)) is None
     assert "left out until `alignx tradeoff` is run again" in capsys.readouterr().err
+    assert run(["inspect", str(root), "--json"]) == 0
+    artifacts = {one["name"]: one["state"] for one in json.loads(capsys.readouterr().out)["artifacts"]}
+    assert artifacts["trade-off"] == "stale"
 
 
 def test_one_axis_has_nothing_to_trade(

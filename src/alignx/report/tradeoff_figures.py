@@ -38,6 +38,7 @@ _TRIANGLE = ((0.0, 0.0), (1.0, 0.0), (0.5, sqrt(3) / 2))
 # Settings nearer to each other than this in the triangle are one point of its colouring.
 _SAME = 1e-6
 _LEVELS = 12
+_LONGEST_NAME = 28
 
 
 def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
@@ -54,7 +55,7 @@ def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
             figure = Figure(figsize=(_WIDTH, 3.7 + 0.2 * ((len(metrics["axes"]) + 2) // 2)), layout="constrained")
             axes = figure.subplots()
             shares = [metrics["settings"][name]["mean_pi"][axis][axis] for name in dial["settings"]]
-            axes.plot(places, shares, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), label=f"share of expert {axis}")
+            axes.plot(places, shares, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), label="share of its expert")
             for number_of, other in enumerate(metrics["axes"]):
                 curve = [metrics["settings"][name]["axes"][other]["normalised"] for name in dial["settings"]]
                 axes.plot(
@@ -65,13 +66,13 @@ def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
                     linestyle=_DASHES[number_of % len(_DASHES)],
                     linewidth=2.4 if other == axis else 1.3,
                     markersize=5.5 if other == axis else 4,
-                    label=f"{other}, on its prompts",
+                    label=_shortened(other),
                 )
             axes.axvline(dial["values"].index(1.0), color=GREY, linewidth=0.8)
             axes.set_xticks(list(places), _tick_labels(dial["values"]), fontsize=8)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.grid(axis="y")
-            axes.set_xlabel(f"weight of {axis}, the others at 1")
+            axes.set_xlabel(f"weight of {_shortened(axis)}, the others at 1")
             axes.set_ylabel("of the range from worst to best")
             figure.suptitle(f"{axis} turned", x=0.01, ha="left", fontsize=10, fontweight="bold")
             figure.legend(loc="outside lower center", ncols=2, fontsize=8)
@@ -156,8 +157,8 @@ def pair_figure(metrics: Mapping[str, Any], *, prefix: str = "pair") -> str:
             axes.xaxis.set_major_formatter(PercentFormatter(1))
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.grid()
-            axes.set_xlabel(f"{first}, of its range (right is better)")
-            axes.set_ylabel(f"{second}, of its range (up is better)")
+            axes.set_xlabel(f"{_shortened(first)} (right is better)")
+            axes.set_ylabel(f"{_shortened(second)} (up is better)")
             figure.suptitle(f"{first} against {second}", x=0.01, ha="left", fontsize=10, fontweight="bold")
             figure.legend(loc="outside lower center", ncols=2, fontsize=8)
             panels.append(inline_svg(figure, prefix=f"{prefix}-{at}", label=_pair_label(metrics, first, second)))
@@ -215,7 +216,14 @@ def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str
 
 
 def _legend(name: str) -> str:
-    return f"merge: {method_label(name)}" if name in MERGE_NAMES and name != UNIFORM else setting_label(name)
+    if name in MERGE_NAMES and name != UNIFORM:
+        return f"merge: {method_label(name)}"
+    return _shortened(setting_label(name))
+
+
+def _shortened(name: str) -> str:
+    """A name that two columns of a legend have room for."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _points(metrics: Mapping[str, Any], kinds: Sequence[str], first: str, second: str) -> Any:

@@ -17,8 +17,9 @@ TRIANGLE_CAPTION = (
     "the same. Dots are settings that were scored, the star is the best of them."
 )
 PAIR_CAPTION = (
-    "Two axes at a time. The line is what the dial can reach at best on these two, the dashed one what fixed mixtures "
-    "can; with more than two axes a setting may be on the front for another axis's sake and lie below the line here."
+    "Two axes at a time, in shares of their ranges. The line is what the dial can reach at best on these two, the "
+    "dashed one what fixed mixtures can; with more than two axes a setting may be on the front for another axis's sake "
+    "and lie below the line here."
 )
 
 

@@ -1,6 +1,7 @@
 """`alignx tradeoff`, start to end: sweep the dial over a run's test prompts, score every setting, keep the figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,8 +98,8 @@ def run_tradeoff(
     metrics = _metrics(config, run, values, settings, scores, shares, [example.axis for example in examples])
     metrics |= {"limit": limit, "resolution": resolution}
     write_jsonl(folder / "settings.jsonl", _rows(metrics))
-    write_json(folder / "metrics.json", metrics)
-    run.mark_done(TRADEOFF, {}, folder / "settings.jsonl", folder / "metrics.json")
+    write_json(tradeoff_path(run), metrics)
+    run.mark_done(TRADEOFF, {}, folder / "settings.jsonl", tradeoff_path(run))
     return metrics
 
 
@@ -108,15 +109,30 @@ def read_tradeoff(run: RunDirectory) -> dict[str, Any] | None:
     Raises:
         ArtifactError: it is damaged.
     """
-    path = run.evaluation_folder(TRADEOFF) / "metrics.json"
+    path = tradeoff_path(run)
     if not path.is_file():
         return None
-    run.check(TRADEOFF)
-    metrics: dict[str, Any] = read_json(path)
-    if not metrics["made_from"].items() <= sources(run.read_config(), run).items():
+    if not tradeoff_is_current(run):
         notice(f"{path}: made from other experts or another mixture; left out until `alignx tradeoff` is run again")
         return None
+    metrics: dict[str, Any] = read_json(path)
     return metrics
+
+
+def tradeoff_path(run: RunDirectory) -> Path:
+    """Where the figures of a run's trade-off lie."""
+    return run.evaluation_folder(TRADEOFF) / "metrics.json"
+
+
+def tradeoff_is_current(run: RunDirectory) -> bool:
+    """Whether a trade-off that is there was made from the experts and the mixture that the run has now.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    run.check(TRADEOFF)
+    made_from = read_json(tradeoff_path(run))["made_from"]
+    return bool(made_from.items() <= sources(run.read_config(), run).items())
 
 
 def _drawn(examples: Sequence[Example], limit: int) -> list[Example]:
