@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 
 from alignx.errors import ArtifactError
+from alignx.evaluate.ablation.pipeline import ABLATE, read_ablation
 from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.report.ablation import ablation_tables
 from alignx.report.answers import AnswerGroup, group_answers
 from alignx.report.judges import JudgePart, average_tables, judge_parts
 from alignx.report.provenance import data_table, environment_table, model_table
@@ -76,6 +78,7 @@ class Contents:
         axes: names of the axes.
         main: the evaluation on the run's own test split.
         others: evaluations on other folders, by name.
+        ablations: what each part buys; empty when that was not measured.
         answers: the showcase; empty when the run has none.
         training: what Stage 1 recorded.
         limitations: what the report does not show.
@@ -87,6 +90,7 @@ class Contents:
     axes: Sequence[str]
     main: EvaluationPart
     others: Sequence[EvaluationPart]
+    ablations: Sequence[Table]
     answers: Sequence[AnswerGroup]
     training: TrainingPart
     limitations: Sequence[str]
@@ -105,6 +109,7 @@ def gather(run: RunDirectory) -> Contents:
     splits = read_json(run.splits_path)
     folder = run.evaluation_folder(TEST).parent
     names = sorted(path.parent.name for path in folder.glob("*/metrics.json"))
+    ablated = ABLATE in names
     answers_path = run.evaluation_folder(SHOWCASE) / "answers.jsonl"
     axes = list(config.axes)
     licences = {axis: str(record["licence"]) for axis, record in splits["axes"].items()}
@@ -112,7 +117,8 @@ def gather(run: RunDirectory) -> Contents:
         model=config.model,
         axes=axes,
         main=main,
-        others=[_evaluation(run, name) for name in names if name != TEST],
+        others=[_evaluation(run, name) for name in names if name not in {TEST, ABLATE}],
+        ablations=ablation_tables(read_ablation(run)) if ablated else [],
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),

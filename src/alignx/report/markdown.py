@@ -19,6 +19,8 @@ def render_markdown(contents: Contents) -> str:
         *_key_figures(contents.main),
         *_evaluation(contents.main, level=2),
     ]
+    if contents.ablations:
+        blocks += ["## Ablations", *map(table_block, contents.ablations)]
     if contents.answers:
         blocks += ["## Answers side by side", *(block for group in contents.answers for block in _answers(group))]
     if contents.training.table:
