@@ -14,7 +14,7 @@ from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
-from alignx.evaluate.ablation.pipeline import AblationOptions, run_ablation
+from alignx.evaluate.ablation.pipeline import ABLATE, AblationOptions, run_ablation
 from alignx.evaluate.ablation.pooled import check_poolable, pool
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import TEST, run_evaluate
@@ -264,7 +264,10 @@ def ablate(outs: Sequence[Path], options: AblationOptions) -> dict[str, Any]:
     for config, run in zip(configs, runs, strict=True):
         with writing(run.root):
             metrics = run_ablation(config, run, options)
-            if (run.evaluation_folder(TEST) / "metrics.json").is_file():
+            evaluated, page = run.evaluation_folder(TEST) / "metrics.json", run.root / "report.html"
+            table = run.evaluation_folder(ABLATE) / "metrics.json"
+            shown = page.is_file() and page.stat().st_mtime_ns > table.stat().st_mtime_ns
+            if evaluated.is_file() and not shown:
                 write_report(run)
     return metrics if len(runs) == 1 else pool(runs)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignx.evaluate.ablation.variants import ALIGNX
+from alignx.evaluate.ablation.variants import ALIGNX, BESIDE, PARTS
 from alignx.evaluate.measures import AVERAGE
 from alignx.report.tables import Cell, Column, Row, Table
 from alignx.report.wording import number, number_range, signed_per_cent, signed_range, verdict_on
@@ -12,15 +12,39 @@ _NONE = Cell("\N{EN DASH}")
 
 
 def ablation_tables(metrics: Mapping[str, Any]) -> list[Table]:
-    """Losses, calibration, and (of several runs) the losses a seed; from `eval/ablate/metrics.json`."""
-    tables = [_losses(metrics), _calibration(metrics)]
+    """Parts, sweeps, calibration, and (of several runs) the losses a seed; from `eval/ablate/metrics.json`."""
+    sweeps = [row for row in metrics["rows"] if row["group"] not in {PARTS, BESIDE}]
+    tables = [_parts(metrics)]
+    if sweeps:
+        tables.append(_sweeps(metrics, sweeps))
+    tables.append(_calibration(metrics))
     return [*tables, _seeds(metrics)] if len(metrics["seeds"]) > 1 else tables
 
 
-def _losses(metrics: Mapping[str, Any]) -> Table:
-    axes, rows = metrics["axes"], metrics["rows"]
-    of_alignx = next(row for row in rows if row["name"] == ALIGNX)
-    shown = []
+def _parts(metrics: Mapping[str, Any]) -> Table:
+    rows = [row for row in metrics["rows"] if row["group"] in {PARTS, BESIDE}]
+    return _losses(
+        metrics,
+        rows,
+        "Ablations: nats per target token, and differences in per cent; lower is better",
+        "With values: 95% bootstrap intervals; differences are paired by prompt, and prompts that several seeds test "
+        "are drawn together. The average weighs every axis the same.",
+    )
+
+
+def _sweeps(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
+    n = rows[0]["n"][AVERAGE]
+    return _losses(
+        metrics,
+        rows,
+        "Settings of the warm start, one changed at a time: nats per target token, and differences in per cent",
+        f"Scored on {n} prompts, the first of each axis: the differences compare the same prompts, the losses do not "
+        "compare with the table above. Lambda rows set both learned coefficients a to 1.",
+    )
+
+
+def _losses(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], caption: str, note: str) -> Table:
+    axes, shown = metrics["axes"], []
     for row in rows:
         versus = row["versus_alignx"]
         cells = (
@@ -31,18 +55,8 @@ def _losses(metrics: Mapping[str, Any]) -> Table:
             _NONE if row["name"] == ALIGNX else _versus(versus),
         )
         shown.append(Row(row["name"], row["label"], cells, is_ours=row["name"] == ALIGNX))
-    fewer = sorted({row["n"][AVERAGE] for row in rows} - {of_alignx["n"][AVERAGE]})
-    note = (
-        "With values: 95% bootstrap intervals; differences are paired by prompt, and prompts that several seeds test "
-        "are drawn together. The average weighs every axis the same."
-    )
-    if fewer:
-        note += (
-            f" Rows with n below {of_alignx['n'][AVERAGE]} were scored on the first prompts of each axis; their "
-            "differences compare the same prompts, their losses do not compare with other rows'."
-        )
     return Table(
-        "Ablations: nats per target token, and differences in per cent; lower is better",
+        caption,
         "row",
         (
             Column("n"),

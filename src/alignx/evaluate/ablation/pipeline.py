@@ -15,7 +15,7 @@ from alignx.errors import ArtifactError
 from alignx.evaluate.ablation.beside import beside_rows
 from alignx.evaluate.ablation.figures import RowPrompt, aligned_losses, by_seed, parsed_rows, row_figures
 from alignx.evaluate.ablation.losses import KeptLosses
-from alignx.evaluate.ablation.variants import PARTS, Variant, choose, variants
+from alignx.evaluate.ablation.variants import BESIDE, PARTS, Variant, choose, variants
 from alignx.models.lazy import LazyBase
 from alignx.models.precision import resolved_precision
 from alignx.progress import notice
@@ -78,7 +78,7 @@ def run_ablation(
     others = [beside_rows(config, other, table.examples) for other in beside]
     rows += [row for _, other in others for row in other]
     labels = {variant.name: (variant.label, variant.group) for variant in found}
-    labels |= {name: (name, "beside") for name, _ in others}
+    labels |= {name: (name, BESIDE) for name, _ in others}
     metrics = metrics_of(rows, labels, config) | {
         "limit": options.limit,
         "sweep_limit": options.sweep_limit,

@@ -17,7 +17,7 @@ from alignx.evaluate.methods import neutral_mixture
 from alignx.stage2.mocae import Mocae, Routing
 
 ALIGNX, WARM_START, UNIFORM = "alignx", "warm-start", "uniform"
-PARTS = "parts"
+PARTS, BESIDE = "parts", "beside"
 LAMBDA_VALUES = {"lambda_fractal": (0.0, 0.3, 0.6, 1.0), "lambda_natural": (0.0, 0.2, 0.4, 1.0)}
 EPSILONS = (0.02, 0.05, 0.1, 0.2)
 NEIGHBOURS = (1, 2, 4, 8)
@@ -145,7 +145,7 @@ _PARTS = (
     _switched("router-head", "router + mixture head", fractal=False, natural=False),
     _switched("router-fractal", "router + fractal", fractal=True, natural=False),
     _switched("router-natural", "router + natural", fractal=False, natural=True),
-    Variant(WARM_START, "AlignX without end to end (warm start)"),
+    Variant(WARM_START, "AlignX, no end to end (warm start)"),
     Variant("strength-1", "AlignX, strength 1", source="own", weigh=_strength_one, read_outs=None),
     Variant(
         "one-hot-best",
@@ -170,7 +170,7 @@ def _lambdas() -> list[Variant]:
     return [
         Variant(
             f"{field.replace('_', '-')}-{value:g}",
-            f"warm start, {field.replace('_', ' ')} {value:g} (a = 1)",
+            f"{field.replace('_', ' ')} {value:g}",
             group="lambda",
             changes=((field, value), ("learn_coefficients", False)),
         )
@@ -181,7 +181,7 @@ def _lambdas() -> list[Variant]:
 
 def _epsilons() -> list[Variant]:
     return [
-        Variant(f"epsilon-{value:g}", f"warm start, epsilon {value:g}", group="epsilon", changes=(("epsilon", value),))
+        Variant(f"epsilon-{value:g}", f"epsilon {value:g}", group="epsilon", changes=(("epsilon", value),))
         for value in EPSILONS
     ]
 
@@ -189,10 +189,8 @@ def _epsilons() -> list[Variant]:
 def _neighbours(config: Stage2Config) -> list[Variant]:
     """The cell's neighbour lies within the neighbours of the local dimension."""
     values = [value for value in NEIGHBOURS if value <= config.dimension_neighbours[1]]
-    return [
-        Variant(f"q-{value}", f"warm start, q {value}", group="q", changes=(("neighbour", value),)) for value in values
-    ]
+    return [Variant(f"q-{value}", f"q {value}", group="q", changes=(("neighbour", value),)) for value in values]
 
 
 def _latent_sizes(sizes: Sequence[int]) -> list[Variant]:
-    return [Variant(f"k-{k}", f"warm start, latent size {k}", group="latent-size", latent_size=k) for k in sizes]
+    return [Variant(f"k-{k}", f"latent size {k}", group="latent-size", latent_size=k) for k in sizes]
