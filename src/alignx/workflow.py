@@ -3,7 +3,7 @@
 Every job does only what is missing or stale.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
+from alignx.evaluate.ablation.pipeline import ABLATE, AblationOptions, run_ablation
+from alignx.evaluate.ablation.pooled import check_poolable, pool
 from alignx.evaluate.comparison import compare_runs
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import TEST, run_evaluate
@@ -259,6 +261,29 @@ def tradeoff(out: Path, *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT
         if metrics is not None and (run.evaluation_folder(TEST) / "metrics.json").is_file():
             write_report(run)
         return metrics
+
+
+def ablate(outs: Sequence[Path], options: AblationOptions) -> dict[str, Any]:
+    """The ablation table of a finished run, or of several that differ in seed; reports of evaluated runs show it.
+
+    Raises:
+        ConfigError: the runs cannot be pooled, or an option does not fit.
+        AlignXError: a run is not finished.
+    """
+    runs = [RunDirectory(out) for out in outs]
+    configs = [run.read_config() for run in runs]
+    check_poolable(configs, outs)
+    if options.beside and len(outs) > 1:
+        raise ConfigError("--beside compares with one run; give one RUN, or leave --beside out")
+    for config, run in zip(configs, runs, strict=True):
+        with writing(run.root):
+            metrics = run_ablation(config, run, options)
+            evaluated, page = run.evaluation_folder(TEST) / "metrics.json", run.root / "report.html"
+            table = run.evaluation_folder(ABLATE) / "metrics.json"
+            shown = page.is_file() and page.stat().st_mtime_ns > table.stat().st_mtime_ns
+            if evaluated.is_file() and not shown:
+                write_report(run)
+    return metrics if len(runs) == 1 else pool(runs)
 
 
 def report(out: Path) -> tuple[Path, Path]:

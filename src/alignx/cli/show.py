@@ -40,7 +40,12 @@ def show_left_out(metrics: dict[str, Any]) -> None:
 
 def show_judges(metrics: dict[str, Any]) -> None:
     """The headline tables of every judge, each with its unscored."""
-    for table in terminal_tables(metrics):
+    show_tables(terminal_tables(metrics))
+
+
+def show_tables(tables: Sequence[ReportTable]) -> None:
+    """A report's tables, one after the other."""
+    for table in tables:
         _console().print(_plain_table(table))
 
 

@@ -8,9 +8,11 @@ import yaml
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
+from alignx.evaluate.ablation.pipeline import ABLATE, read_ablation
 from alignx.evaluate.pipeline import TEST, read_metrics
 from alignx.evaluate.tradeoff.pipeline import TRADEOFF, read_tradeoff
 from alignx.inspect.contents import expert_geometry
+from alignx.report.ablation import ablation_section
 from alignx.report.answers import AnswerGroup, group_answers
 from alignx.report.diagnosis import diagnosis_section
 from alignx.report.extremes import extremes_section
@@ -124,7 +126,7 @@ def gather(run: RunDirectory) -> Contents:
         model=config.model,
         axes=axes,
         main=main,
-        others=[_evaluation(run, name) for name in names if name not in {TEST, TRADEOFF}],
+        others=[_evaluation(run, name) for name in names if name not in {TEST, TRADEOFF, ABLATE}],
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),
@@ -142,8 +144,10 @@ def gather(run: RunDirectory) -> Contents:
 def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> list[Section]:
     """Sections of their own that this run has something for, in order."""
     swept = read_tradeoff(run)
+    ablated = (run.evaluation_folder(ABLATE) / "metrics.json").is_file()
     found = [
         tradeoff_section(swept) if swept else None,
+        ablation_section(read_ablation(run)) if ablated else None,
         diagnosis_section(metrics, expert_geometry(config, run)),
         extremes_section(config, run, metrics),
     ]
