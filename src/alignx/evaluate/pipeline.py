@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,21 +17,17 @@ from alignx.data.prepare import read_splits
 from alignx.data.sources import load_test_folder
 from alignx.data.splits import leave_out_trained
 from alignx.errors import ArtifactError, DataError
+from alignx.evaluate.figures import FigureSettings, scored_figures
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint, train_joint, train_joint_mr
 from alignx.evaluate.likelihood import PROMPT_STYLE, Judgement, LikelihoodItem, judge, likelihood_items
 from alignx.evaluate.measures import (
     ScoredPrompts,
-    calibration_table,
     collect,
-    likelihood_table,
-    loss_table,
     mean_over_repeats,
-    own_expert_losses,
-    relative_difference,
     repeat_losses,
     repeats_of,
 )
-from alignx.evaluate.methods import ALIGNX, Method, expert_method, methods, neutral_mixture, sources
+from alignx.evaluate.methods import Method, methods, neutral_mixture, sources
 from alignx.models.fold import folded
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
@@ -51,6 +46,8 @@ from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
 from alignx.stage2.whole import read_whole_experts
 
 TEST = "test"
+# Predictor -> what its probabilities are called in the rows, before `axis_probs` and `best_probs`.
+READ_OUT_PREFIXES = {"alignx": "", "plain": "plain_", "plain_with_temperature": "plain_scaled_"}
 
 
 def run_evaluate(
@@ -179,7 +176,7 @@ def _judge_all(
     path, step = folder / "judgments.jsonl", f"judge-{folder.name}"
     try:
         run.check(step)
-        kept = _kept_judgements(path)
+        kept = kept_judgements(path)
     except ArtifactError as error:
         notice(f"{str(error).partition('; ')[0]}; judging again")
         kept = {}
@@ -210,7 +207,12 @@ def _judge_all(
     return {method.label: judgements[method.label] for method in found}
 
 
-def _kept_judgements(path: Path) -> dict[str, list[Judgement]]:
+def kept_judgements(path: Path) -> dict[str, list[Judgement]]:
+    """Judgements by the fingerprint of what they depend on: one group for each method, and each of its repeats.
+
+    Raises:
+        ArtifactError: a row is damaged.
+    """
     kept: dict[str, list[Judgement]] = {}
     for row in read_jsonl(path) if path.is_file() else []:
         try:
@@ -228,19 +230,14 @@ def _metrics(
     prompts: ScoredPrompts,
     left_out: dict[str, int],
 ) -> dict[str, Any]:
-    draws = {"n_draws": config.evaluate.bootstrap_draws, "seed": config.seed}
     axes = list(config.axes)
-    metric = {axis: axis_config.judged_by for axis, axis_config in config.axes.items()}
-    expert_losses = np.stack([prompts.losses[expert_method(axis)] for axis in axes], axis=1)
-    loss, loss_interval = loss_table(_with_oracle(prompts, expert_losses), **draws)
-    ours = prompts.losses[ALIGNX]
-    calibration = calibration_table(
-        _read_outs(mocae, routing, signatures),
-        np.array([axes.index(axis) for axis in prompts.axes]),
-        expert_losses,
+    settings = FigureSettings(
+        axes=axes,
+        metric={axis: axis_config.judged_by for axis, axis_config in config.axes.items()},
         tie_tolerance=config.stage2.tie_tolerance,
         n_bins=config.evaluate.calibration_bins,
-        **draws,
+        n_draws=config.evaluate.bootstrap_draws,
+        seed=config.seed,
     )
     return {
         "judge": "likelihood",
@@ -248,36 +245,12 @@ def _metrics(
         "precision": resolved_precision(config.evaluate.precision),
         "model": config.model,
         "seed": config.seed,
-        "n": {axis: prompts.axes.count(axis) for axis in axes} | {"average": len(prompts.axes)},
         "left_out_because_trained": left_out,
-        "loss": loss,
-        "loss_interval": loss_interval,
-        "regret": relative_difference(prompts, ours, own_expert_losses(prompts), **draws),
-        "alignx_versus": {
-            method: relative_difference(prompts, ours, losses, **draws)
-            for method, losses in prompts.losses.items()
-            if method != ALIGNX
-        },
-        "metric": metric,
-        "likelihood": likelihood_table(prompts, metric, **draws),
-        **{
-            measure: {
-                question: {predictor: figures[measure] for predictor, figures in by_predictor.items()}
-                for question, by_predictor in calibration.items()
-            }
-            for measure in ("ece", "brier", "log_loss", "accuracy")
-        },
-        "calibration": calibration,
+        **scored_figures(prompts, _read_outs(mocae, routing, signatures), settings),
         "routing": _routing_summary(axes, mocae, routing, prompts),
         "environment": describe_environment(),
         "peak_gb": peak_gb(),
     }
-
-
-def _with_oracle(prompts: ScoredPrompts, expert_losses: np.ndarray[Any, np.dtype[np.float64]]) -> ScoredPrompts:
-    """Adds the expert that is best on each prompt's own target: a bound that no router can know."""
-    losses = {**prompts.losses, "oracle-best-expert": expert_losses.min(axis=1)}
-    return ScoredPrompts(prompts.hashes, prompts.axes, losses, prompts.judgements)
 
 
 def _read_outs(mocae: Mocae, routing: Routing, signatures: Tensor) -> dict[str, tuple[Any, Any]]:
@@ -315,9 +288,9 @@ def _prompt_rows(
 ) -> list[dict[str, Any]]:
     pi, scale = neutral_mixture(mocae, routing)
     axes = list(config.axes)
-    plain = mocae.plain_logits(signatures).softmax(dim=1)
+    read_outs = _read_outs(mocae, routing, signatures)
 
-    def named(row: Tensor) -> dict[str, float]:
+    def named(row: Any) -> dict[str, float]:
         return dict(zip(axes, row.tolist(), strict=True))
 
     return [
@@ -326,12 +299,14 @@ def _prompt_rows(
             "prompt_hash": prompts.hashes[n],
             "axis": prompts.axes[n],
             "loss": {method: float(losses[n]) for method, losses in prompts.losses.items()},
-            "axis_probs": named(routing.axis_probs[n]),
-            "best_probs": named(routing.best_probs[n]),
             "pi": named(pi[n]),
             "scale": float(scale[n]),
             "known": float(routing.known[n]),
-            "plain_probs": named(plain[n]),
+            **{
+                f"{prefix}{read_out}": named(probs[n])
+                for predictor, prefix in READ_OUT_PREFIXES.items()
+                for read_out, probs in zip(("axis_probs", "best_probs"), read_outs[predictor], strict=True)
+            },
         }
         for n in range(len(prompts.hashes))
     ]
