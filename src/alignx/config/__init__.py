@@ -3,6 +3,7 @@
 from alignx.config.axis import AxisConfig, MetricName, SourceConfig, SplitSizes
 from alignx.config.files import load_config
 from alignx.config.schema import (
+    COMPARATOR_NAMES,
     MERGE_NAMES,
     Candidate,
     DialSetting,
@@ -17,6 +18,7 @@ from alignx.config.schema import (
 )
 
 __all__ = [
+    "COMPARATOR_NAMES",
     "MERGE_NAMES",
     "AxisConfig",
     "Candidate",

@@ -67,10 +67,7 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
     trained = {axis: run.step_fingerprint(f"train-{axis}") for axis in config.axes}
     mixed = fingerprint([trained, run.step_fingerprint("mocae")])
     found = {BASE: "", **{expert_method(axis): trained[axis] for axis in config.axes}}
-    if config.evaluate.joint:
-        found[JOINT] = run.step_fingerprint("choose-joint")
-    if config.evaluate.joint_mr:
-        found[JOINT_MR] = run.step_fingerprint("choose-joint-mr")
+    found |= {name: run.step_fingerprint(f"choose-{name}") for name in (JOINT, JOINT_MR) if name in config.comparators}
     found |= {UNIFORM: fingerprint(trained), ALIGNX: mixed}
     if config.evaluate.ablations:
         names = ("warm-start", "plain-router", *(("shared-only",) if config.stage1.shared_expert else ()))

@@ -2,9 +2,6 @@
 
 import resource
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,10 @@ from alignx.data.prepare import read_splits
 from alignx.data.sources import load_test_folder
 from alignx.data.splits import leave_out_trained
 from alignx.errors import ArtifactError, DataError
+from alignx.evaluate.comparators.registry import COMPARATORS
 from alignx.evaluate.figures import FigureSettings, scored_figures
-from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint, train_joint, train_joint_mr
-from alignx.evaluate.likelihood import PROMPT_STYLE, Judgement, LikelihoodItem, judge, likelihood_items
+from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
+from alignx.evaluate.likelihood import PROMPT_STYLE, likelihood_items
 from alignx.evaluate.measures import (
     ScoredPrompts,
     collect,
@@ -27,17 +25,14 @@ from alignx.evaluate.measures import (
     repeat_losses,
     repeats_of,
 )
-from alignx.evaluate.methods import Method, methods, neutral_mixture, sources
-from alignx.models.fold import folded
-from alignx.models.gated import GatedModel
+from alignx.evaluate.methods import methods, neutral_mixture, sources
+from alignx.evaluate.scored import Scores, judge_methods, judge_own_models, own_model_sources
 from alignx.models.lazy import LazyBase
-from alignx.models.load import BaseModel
 from alignx.models.precision import resolved_precision
-from alignx.models.scoring import answer_log_probs
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
-from alignx.runs.files import read_json, read_jsonl, write_json, write_jsonl
+from alignx.runs.files import read_json, write_json, write_jsonl
 from alignx.stage1.experts import expert_updates
 from alignx.stage1.extracts import encode_prompts, read_latent_space
 from alignx.stage2.experts import install_experts
@@ -73,23 +68,25 @@ def run_evaluate(
     check_current(config, run)
     examples, left_out = find_test_examples(config, run, test_data)
     name = evaluation_folder_name(test_data)
-    if config.evaluate.joint:
-        train_joint(config, run, lazy)
-    if config.evaluate.joint_mr:
-        train_joint_mr(config, run, lazy)
+    for comparator in config.comparators:
+        COMPARATORS[comparator].make(config, run, lazy)
     base = lazy.base
     limit = min(config.evaluate.max_tokens, base.context_tokens)
     items = likelihood_items(examples, base.template, max_tokens=limit)
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
-    asked = {JOINT: config.evaluate.joint, JOINT_MR: config.evaluate.joint_mr}
-    also = {name: read_joint(config, run, lazy, name) for name, wanted in asked.items() if wanted}
+    also = {name: read_joint(config, run, lazy, name) for name in (JOINT, JOINT_MR) if name in config.comparators}
     joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
     folder = run.evaluation_folder(name)
+    scores = Scores(config, run, folder, items)
     with install_experts(config, run, base, also=also) as gated:
         found = methods(config, run, experts, gated, mocae, signatures, joint=joint)
-        judgements = _judge_all(config, run, found, items, base, gated, folder)
+        others = own_model_sources(config, run, scores)
+        asked = [*((method.name, method.made_from) for method in found), *others.items()]
+        scores.only([scores.key(*one) for one in asked])
+        judgements = judge_methods(scores, found, base, gated)
+    judgements |= judge_own_models(scores, others, lazy)
     prompts = collect(mean_over_repeats(judgements))
     routing = mocae.route(signatures)
     metrics = _metrics(config, mocae, routing, signatures, prompts, left_out) | {"name": name}
@@ -161,65 +158,6 @@ def find_test_examples(
             raise DataError(f"--test-data {test_data}: every prompt of axis `{axis}` was trained on; give other data")
         examples += kept
     return examples, left_out
-
-
-def _judge_all(
-    config: RunConfig,
-    run: RunDirectory,
-    found: Sequence[Method],
-    items: Sequence[LikelihoodItem],
-    base: BaseModel,
-    gated: GatedModel,
-    folder: Path,
-) -> dict[str, list[Judgement]]:
-    """Judgements of every method, by label; those kept from before with the same fingerprint are not made again."""
-    path, step = folder / "judgments.jsonl", f"judge-{folder.name}"
-    try:
-        run.check(step)
-        kept = kept_judgements(path)
-    except ArtifactError as error:
-        notice(f"{str(error).partition('; ')[0]}; judging again")
-        kept = {}
-    shown = [[asdict(item.example), item.answers.prompt_ids, item.answers.answers] for item in items]
-    asked = fingerprint([shown, resolved_precision(config.evaluate.precision)])
-    keys = {method.label: fingerprint([asked, method.name, method.made_from]) for method in found}
-    judgements = {label: kept[key] for label, key in keys.items() if len(kept.get(key, ())) == len(items)}
-    for method in found:
-        if method.label in judgements:
-            notice(f"score {method.label}: up to date")
-        else:
-            with folded(base.model, method.updates) if method.updates else nullcontext():
-                log_probs = answer_log_probs(
-                    base,
-                    [item.answers for item in items],
-                    gated=gated,
-                    weights=method.weights,
-                    batch_size=config.evaluate.batch_size,
-                    precision=config.evaluate.precision,
-                    description=f"score {method.label}",
-                )
-            judgements[method.label] = [
-                judge(method.name, item, scores) for item, scores in zip(items, log_probs, strict=True)
-            ]
-            done = [label for label in keys if label in judgements]
-            write_jsonl(path, [row.row(keys[label]) for label in done for row in judgements[label]])
-            run.mark_done(step, {}, path)
-    return {method.label: judgements[method.label] for method in found}
-
-
-def kept_judgements(path: Path) -> dict[str, list[Judgement]]:
-    """Judgements by the fingerprint of what they depend on: one group for each method, and each of its repeats.
-
-    Raises:
-        ArtifactError: a row is damaged.
-    """
-    kept: dict[str, list[Judgement]] = {}
-    for row in read_jsonl(path) if path.is_file() else []:
-        try:
-            kept.setdefault(row.pop("key"), []).append(Judgement(**row))
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: a row is damaged ({error}); remove the file and evaluate again") from error
-    return kept
 
 
 def _metrics(

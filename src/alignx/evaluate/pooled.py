@@ -14,7 +14,8 @@ from alignx.evaluate.figures import FigureSettings, scored_figures
 from alignx.evaluate.likelihood import Judgement
 from alignx.evaluate.measures import AVERAGE, ScoredPrompts, loss_table, mean_over_repeats, relative_difference
 from alignx.evaluate.methods import ALIGNX, EXPERT_PREFIX
-from alignx.evaluate.pipeline import READ_OUT_PREFIXES, TEST, kept_judgements, read_metrics
+from alignx.evaluate.pipeline import READ_OUT_PREFIXES, TEST, read_metrics
+from alignx.evaluate.scored import kept_judgements
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 
