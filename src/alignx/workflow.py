@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from alignx.config import AxisConfig, RunConfig, SplitSizes
+from alignx.config import COMPARATOR_NAMES, AxisConfig, RunConfig, SplitSizes
 from alignx.config.axis import SCHEMA_FIELDS
 from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
@@ -233,11 +233,32 @@ def fit_mixture(out: Path, *, method: str = "mocae") -> None:
             make_merge(config, run, method)
 
 
-def evaluate(out: Path, *, test_data: Path | None = None) -> dict[str, Any]:
-    """Score a run on its test split, or on a folder's rows; see `run_evaluate`."""
-    config = RunDirectory(out).read_config()
+def evaluate(out: Path, *, test_data: Path | None = None, comparators: Iterable[str] = ()) -> dict[str, Any]:
+    """Score a run on its test split, or on a folder's rows; see `run_evaluate`.
+
+    Args:
+        out: run directory.
+        test_data: folder of other test data.
+        comparators: names of `COMPARATOR_NAMES` to make and score beside those of the run's config.
+
+    Raises:
+        ConfigError: unknown comparator, or one that the run's experts do not allow.
+        AlignXError: of the step that could not be done.
+    """
+    config = _with_comparators(RunDirectory(out).read_config(), comparators)
     with writing(out) as run:
         return run_evaluate(config, run, test_data=test_data)
+
+
+def _with_comparators(config: RunConfig, names: Iterable[str]) -> RunConfig:
+    for name in (names := list(names)):
+        if name not in COMPARATOR_NAMES:
+            near = get_close_matches(name, COMPARATOR_NAMES, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"give {', '.join(COMPARATOR_NAMES)}"
+            raise ConfigError(f"--comparators {name}: unknown comparator; {hint}")
+    document = config.model_dump(mode="json")
+    document["evaluate"]["comparators"] += names
+    return check_settings(RunConfig, document, source="--comparators")
 
 
 def judge(out: Path, options: JudgingOptions, *, test_data: Path | None = None) -> dict[str, Any]:

@@ -44,12 +44,6 @@ def show_judges(metrics: dict[str, Any]) -> None:
 
 
 def show_tables(tables: Sequence[ReportTable]) -> None:
-    """A report's tables, one after the other."""
-    for table in tables:
-        _console().print(_plain_table(table))
-
-
-def show_tables(tables: Sequence[ReportTable]) -> None:
     """Tables of a report, one below the other."""
     for table in tables:
         _console().print(_plain_table(table))

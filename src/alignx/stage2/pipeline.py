@@ -286,7 +286,8 @@ def _mix_loss(config: RunConfig, run: RunDirectory, base: BaseModel, merge: Merg
     return float((losses * row_weights).sum() / row_weights.sum())
 
 
-def _expert_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
+def expert_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
+    """What everything that is made of the experts depends on."""
     names = [*config.axes, *([SHARED] if config.stage1.shared_expert else [])]
     return {
         "axes": list(config.axes),
@@ -305,7 +306,7 @@ def _scoring(config: RunConfig) -> dict[str, object]:
 
 
 def _loss_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
-    return _expert_inputs(config, run) | _scoring(config)
+    return expert_inputs(config, run) | _scoring(config)
 
 
 def _mocae_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
@@ -320,7 +321,7 @@ def _mocae_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
 
 def _merge_inputs(config: RunConfig, run: RunDirectory, method: str) -> dict[str, object]:
     chosen_by = {"tried": COEFFICIENTS, "densities": [TIES_DENSITY, DARE_DENSITY], "seed": config.seed}
-    return _expert_inputs(config, run) | _scoring(config) | {"merge": method} | chosen_by
+    return expert_inputs(config, run) | _scoring(config) | {"merge": method} | chosen_by
 
 
 def _check_stage1(config: RunConfig, run: RunDirectory) -> None:
