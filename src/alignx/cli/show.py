@@ -15,7 +15,7 @@ from alignx.mixture.runtime import Answer
 from alignx.report.judges import terminal_tables
 from alignx.report.tables import Table as ReportTable
 from alignx.report.tables import render_terminal_table
-from alignx.report.tradeoff import tradeoff_tables
+from alignx.report.tradeoff import sentences, tradeoff_tables
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 
@@ -56,7 +56,8 @@ def show_lines(lines: Sequence[str]) -> None:
 
 
 def show_tradeoff(metrics: dict[str, Any]) -> None:
-    """The sweep's tables."""
+    """What to take away of a sweep, and its tables."""
+    show_lines(sentences(metrics))
     show_tables(tradeoff_tables(metrics))
 
 
