@@ -15,8 +15,10 @@ from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
 from alignx.evaluate.comparison import compare_runs
+from alignx.evaluate.cost import CostOptions, run_cost
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import run_evaluate
+from alignx.evaluate.variability import run_variability
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
@@ -279,6 +281,20 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> tuple[dict
         raise ConfigError(f"--out {out}: expected a file that ends in .html, e.g. --out comparison.html")
     found = compare_runs(RunDirectory(first), RunDirectory(second))
     return found, [] if out is None else write_comparison(found, out)
+
+
+def measure_cost(out: Path, options: CostOptions) -> dict[str, Any]:
+    """Time every method of a run; see `run_cost`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_cost(config, run, options)
+
+
+def measure_variability(out: Path, *, limit: int, beside: Path | None = None) -> dict[str, Any]:
+    """Score a run's answers at several settings; see `run_variability`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_variability(config, run, limit=limit, beside=beside)
 
 
 def check_dial(out: Path, dial: Dial) -> None:

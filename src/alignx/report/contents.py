@@ -8,9 +8,12 @@ import yaml
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
+from alignx.evaluate.cost import COST, read_cost
 from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.evaluate.variability import VARIABILITY, read_variability
 from alignx.inspect.contents import expert_geometry
 from alignx.report.answers import AnswerGroup, group_answers
+from alignx.report.cost import cost_section
 from alignx.report.diagnosis import diagnosis_section
 from alignx.report.extremes import extremes_section
 from alignx.report.headline import headline_section
@@ -29,6 +32,7 @@ from alignx.report.tables import (
     versus_table,
 )
 from alignx.report.training import TrainingPart, gather_training
+from alignx.report.variability import variability_section
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_jsonl
 
@@ -122,7 +126,7 @@ def gather(run: RunDirectory) -> Contents:
         model=config.model,
         axes=axes,
         main=main,
-        others=[_evaluation(run, name) for name in names if name != TEST],
+        others=[_evaluation(run, name) for name in names if name not in {TEST, COST, VARIABILITY}],
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),
@@ -142,6 +146,8 @@ def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) 
     found = [
         diagnosis_section(metrics, expert_geometry(config, run)),
         extremes_section(config, run, metrics),
+        cost_section(read_cost(run)),
+        variability_section(read_variability(run)),
     ]
     return [section for section in found if section is not None]
 
