@@ -68,7 +68,9 @@ def test_geometry_is_measured_once_and_again_for_other_experts(run: RunDirectory
     record.write_text(record.read_text().replace(read_json(record)["inputs"], "f" * 16))
     expert_geometry(config, run)
     assert path.stat().st_mtime_ns > made
-    tables = [block.caption for block in diagnosis_section(read_metrics_of(run), found).blocks if hasattr(block, "rows")]
+    tables = [
+        block.caption for block in diagnosis_section(read_metrics_of(run), found).blocks if hasattr(block, "rows")
+    ]
     assert any("cosine to each other" in caption for caption in tables)
     assert any("Principal angles" in caption for caption in tables)
 
@@ -117,13 +119,18 @@ def test_a_judges_verdict_goes_before_likelihood() -> None:
 
     def verdict(method: str, prompt: str, value: float) -> JudgedRow:
         return JudgedRow(
-            judge="moderation", model="m", template="t", question="safety", method=method, baseline="", group="harmless",
-            dataset="beavertails", prompt_hash=prompt, answer_key="k", order="", length=1, other_length=0,
+            judge="moderation", model="m", template="t", question="safety", method=method, baseline="",
+            group="harmless", dataset="beavertails", prompt_hash=prompt, answer_key="k", order="", length=1, other_length=0,
             state="judged", value=value,
         )  # fmt: skip
 
     rows = {("harmless", prompt): {"loss": {"base": 2.0, "alignx": 1.0}} for prompt in ("a", "b")}
-    verdicts = [verdict("base", "a", 0.0), verdict("alignx", "a", 1.0), verdict("base", "b", 1.0), verdict("alignx", "b", 0.0)]
+    verdicts = [
+        verdict("base", "a", 0.0),
+        verdict("alignx", "a", 1.0),
+        verdict("base", "b", 1.0),
+        verdict("alignx", "b", 0.0),
+    ]
     gains = sorted(judged_gains(verdicts, rows), key=lambda gain: gain.rank)
     assert [gain.prompt[1] for gain in gains] == ["a", "b"]
     assert gains[1].about[0] == "By judge moderation, unsafe (0 to 1): base 1.00, AlignX 0.00."
