@@ -120,8 +120,8 @@ def test_a_judges_verdict_goes_before_likelihood() -> None:
     def verdict(method: str, prompt: str, value: float) -> JudgedRow:
         return JudgedRow(
             judge="moderation", model="m", template="t", question="safety", method=method, baseline="",
-            group="harmless", dataset="beavertails", prompt_hash=prompt, answer_key="k", order="", length=1, other_length=0,
-            state="judged", value=value,
+            group="harmless", dataset="beavertails", prompt_hash=prompt, answer_key="k", order="", length=1,
+            other_length=0, state="judged", value=value,
         )  # fmt: skip
 
     rows = {("harmless", prompt): {"loss": {"base": 2.0, "alignx": 1.0}} for prompt in ("a", "b")}
