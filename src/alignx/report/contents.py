@@ -1,7 +1,7 @@
 """What a report says: a run's figures and records gathered in one place, for the page and for markdown alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -125,7 +125,7 @@ def gather(run: RunDirectory) -> Contents:
     return Contents(
         model=config.model,
         axes=axes,
-        main=main,
+        main=replace(main, averages=()),  # they stand in the headline
         others=[_evaluation(run, name) for name in names if name not in {TEST, COST, VARIABILITY}],
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
         training=gather_training(run, axes),
