@@ -17,7 +17,8 @@ from alignx.errors import ConfigError
 from alignx.evaluate.comparison import compare_runs
 from alignx.evaluate.cost import CostOptions, run_cost
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
-from alignx.evaluate.pipeline import run_evaluate
+from alignx.evaluate.pipeline import TEST, run_evaluate
+from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
 from alignx.evaluate.variability import run_variability
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
@@ -33,6 +34,7 @@ from alignx.stage1.pipeline import axis_job, run_stage1
 from alignx.stage1.shown_example import ShownExample, first_example
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2
+from alignx.stage2.presets import overlaid, preset_dial
 
 # The axis that each data set stands for in the paper.
 AXIS_OF_DATASET = {"alpaca": "helpful", "beavertails": "harmless", "truthfulqa": "honest"}
@@ -251,6 +253,16 @@ def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = 
     return plan_judging(run.read_config(), run, options, test_data=test_data)
 
 
+def tradeoff(out: Path, *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT_RESOLUTION) -> dict[str, Any] | None:
+    """Sweep a run's dial; see `run_tradeoff`. A run that was evaluated has its report written anew."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        metrics = run_tradeoff(config, run, limit=limit, resolution=resolution)
+        if metrics is not None and (run.evaluation_folder(TEST) / "metrics.json").is_file():
+            write_report(run)
+        return metrics
+
+
 def report(out: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.md` from what a run has kept.
 
@@ -297,14 +309,32 @@ def measure_variability(out: Path, *, limit: int, beside: Path | None = None) ->
         return run_variability(config, run, limit=limit, beside=beside)
 
 
-def check_dial(out: Path, dial: Dial) -> None:
-    """Check a dial against a run's axes before its model is loaded.
+def make_dial(
+    out: Path,
+    preset: str | None = None,
+    *,
+    weights: Mapping[str, float] | None = None,
+    floors: Mapping[str, float] | None = None,
+    strength: float | None = None,
+) -> Dial:
+    """A dial for a run, checked against its axes before its model is loaded.
+
+    Args:
+        out: run directory.
+        preset: name of a setting; none is the dial at rest.
+        weights: replace the preset's, axis by axis.
+        floors: replace the preset's, axis by axis.
+        strength: replaces the preset's.
 
     Raises:
         ArtifactError: not a run directory.
-        DialError: see `Dial`.
+        DialError: no such preset, or see `Dial`.
     """
-    axes = list(RunDirectory(out).read_config().axes)
+    config = RunDirectory(out).read_config()
+    axes = list(config.axes)
+    named = Dial() if preset is None else preset_dial(preset, axes, config.presets)
+    dial = overlaid(named, weights or {}, floors or {}, strength)
     dial.weight_vector(axes)
     dial.floor_vector(axes)
     dial.checked_strength()
+    return dial

@@ -22,7 +22,7 @@ ABLATIONS = {
     "ablation-warm-start": 1.75,
     "ablation-plain-router": 1.768,
     "ablation-shared-only": 1.81,
-    "ablation-task-arithmetic": 1.9,
+    "task-arithmetic": 1.9,
     "oracle-best-expert": 1.70,
 }
 SCRIPT = "<script>alert('x')</script>"

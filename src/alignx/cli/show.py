@@ -15,6 +15,7 @@ from alignx.mixture.runtime import Answer
 from alignx.report.judges import terminal_tables
 from alignx.report.tables import Table as ReportTable
 from alignx.report.tables import render_terminal_table
+from alignx.report.tradeoff import tradeoff_tables
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 
@@ -53,6 +54,11 @@ def show_lines(lines: Sequence[str]) -> None:
     """Sentences, one a line."""
     for line in lines:
         _console().print(Text(_plain_minus(line)), soft_wrap=True)
+
+
+def show_tradeoff(metrics: dict[str, Any]) -> None:
+    """The sweep's tables."""
+    show_tables(tradeoff_tables(metrics))
 
 
 def show_plan(plan: Plan) -> None:

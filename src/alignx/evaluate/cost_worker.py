@@ -18,7 +18,8 @@ from alignx.errors import AlignXError
 from alignx.evaluate.joint import JOINT
 from alignx.evaluate.methods import ALIGNX, BASE, expert_method
 from alignx.evaluate.pipeline import peak_gb
-from alignx.mixture.runtime import AlignX, left_padded
+from alignx.mixture.padding import left_padded
+from alignx.mixture.runtime import AlignX
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel
 from alignx.runs.directory import RunDirectory

@@ -29,6 +29,7 @@ from alignx.stage1.geometry import (
 from alignx.stage1.keep import base_is_current
 from alignx.stage1.task_vector import TaskVector
 from alignx.stage1.vector_source import VectorSource, run_vector
+from alignx.stage2.presets import preset_names
 
 # Share of the variance that a task matrix's main directions hold.
 SHARE = 0.9
@@ -39,8 +40,8 @@ def inspect_run(run: RunDirectory) -> dict[str, Any]:
     """What is there, in json values; parts that cannot be made yet are none.
 
     Returns:
-        `artifacts`, `training`, `vectors` (norms and cosines), `angles` (one entry a pair), `latent`, `signatures`
-        (points of the picture), and `problems` (one line for each file that cannot be read).
+        `artifacts`, `presets` (names of the dial's), `training`, `vectors` (norms and cosines), `angles` (one entry a
+        pair), `latent`, `signatures` (points of the picture), and `problems` (one line a file that cannot be read).
 
     Raises:
         ArtifactError: not a run directory.
@@ -53,6 +54,7 @@ def inspect_run(run: RunDirectory) -> dict[str, Any]:
         "model": config.model,
         "axes": list(config.axes),
         "method": config.stage1.method,
+        "presets": preset_names(list(config.axes), config.presets),
         "artifacts": [asdict(artifact) for artifact in list_artifacts(config, run)],
         "training": _training(run, [*sources]),
         "vectors": None,

@@ -10,6 +10,7 @@ from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.cost import COST, read_cost
 from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.evaluate.tradeoff.pipeline import TRADEOFF, read_tradeoff
 from alignx.evaluate.variability import VARIABILITY, read_variability
 from alignx.inspect.contents import expert_geometry
 from alignx.report.answers import AnswerGroup, group_answers
@@ -31,6 +32,7 @@ from alignx.report.tables import (
     routing_facts_table,
     versus_table,
 )
+from alignx.report.tradeoff_section import tradeoff_section
 from alignx.report.training import TrainingPart, gather_training
 from alignx.report.variability import variability_section
 from alignx.runs.directory import RunDirectory
@@ -126,7 +128,7 @@ def gather(run: RunDirectory) -> Contents:
         model=config.model,
         axes=axes,
         main=replace(main, averages=()),  # they stand in the headline
-        others=[_evaluation(run, name) for name in names if name not in {TEST, COST, VARIABILITY}],
+        others=[_evaluation(run, name) for name in names if name not in {TEST, TRADEOFF, COST, VARIABILITY}],
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),
@@ -143,7 +145,9 @@ def gather(run: RunDirectory) -> Contents:
 
 def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> list[Section]:
     """Sections of their own that this run has something for, in order."""
+    swept = read_tradeoff(run)
     found = [
+        tradeoff_section(swept) if swept else None,
         diagnosis_section(metrics, expert_geometry(config, run)),
         extremes_section(config, run, metrics),
         cost_section(read_cost(run)),

@@ -47,7 +47,9 @@ def heat_figure(
         )
         axes = figure.subplots()
         colours = LinearSegmentedColormap.from_list("house", _SIGNED if is_signed else _PLAIN)
-        axes.imshow(values, cmap=colours, vmin=-top if is_signed else 0, vmax=top, aspect="auto")
+        # A mesh stays a drawing where an image would be embedded as pixels.
+        axes.pcolormesh(range(len(columns)), range(len(rows)), values, cmap=colours, vmin=-top * is_signed, vmax=top)
+        axes.invert_yaxis()
         for at, row in enumerate(values):
             for to, value in enumerate(row):
                 ink = "white" if abs(value) > 0.62 * top else INK

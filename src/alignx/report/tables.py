@@ -13,6 +13,7 @@ from alignx.report.wording import (
     axes_of,
     counts,
     is_main,
+    listed,
     method_label,
     number,
     number_range,
@@ -136,7 +137,16 @@ def loss_table(metrics: Mapping[str, Any]) -> Table:
         loss_columns(metrics),
         tuple(rows),
         "With each value: its 95% bootstrap interval over test prompts. The average weighs every axis the same."
-        + bound,
+        + bound
+        + _repeats_note(metrics),
+    )
+
+
+def _repeats_note(metrics: Mapping[str, Any]) -> str:
+    """How far the seeds of a method lie apart whose row is their mean."""
+    return "".join(
+        f" {method_label(method)}: the mean of {len(losses)} seeds, with averages {listed([*map(number, losses)])}."
+        for method, losses in metrics.get("repeats", {}).items()
     )
 
 

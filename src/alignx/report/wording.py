@@ -8,11 +8,33 @@ from alignx.evaluate.measures import AVERAGE
 Verdict = Literal["better", "worse", "not distinguishable", "unknown"]
 
 ALIGNX, BASE, JOINT, UNIFORM = "alignx", "base", "joint", "uniform"
+JOINT_MR = "joint-mr"
 ORACLE_PREFIX = "oracle-"
 EXPERT_PREFIX = "expert-"
 # Groups of the tables, in their order; a method that fits none comes last.
-_GROUPS = (BASE, EXPERT_PREFIX, JOINT, UNIFORM, ALIGNX, "ablation-", "joint-", ORACLE_PREFIX)
-_LABELS = {BASE: "base model", JOINT: "joint LoRA", UNIFORM: "uniform merge", ALIGNX: "AlignX"}
+_GROUPS = (
+    BASE,
+    EXPERT_PREFIX,
+    JOINT,
+    JOINT_MR,
+    UNIFORM,
+    "task-arithmetic",
+    "ties",
+    "dare",
+    "negate",
+    ALIGNX,
+    "ablation-",
+    "joint-",
+    ORACLE_PREFIX,
+)
+_LABELS = {
+    BASE: "base model",
+    JOINT: "joint LoRA",
+    JOINT_MR: "joint LoRA, m times the rank",
+    UNIFORM: "uniform merge",
+    ALIGNX: "AlignX",
+}
+_OTHER_LABELS = {"task-arithmetic": "task arithmetic", "ties": "TIES", "dare": "DARE", "negate": "negated experts"}
 
 
 def axes_of(metrics: Mapping[str, Any]) -> list[str]:
@@ -21,7 +43,7 @@ def axes_of(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def ordered_methods(names: Iterable[str], axes: Sequence[str]) -> list[str]:
-    """Methods in the order of the tables: base, experts, joint, uniform, AlignX, ablations, other joints, bounds."""
+    """Methods in the order of the tables: base, experts, joints, merges, AlignX, ablations, other joints, bounds."""
     given = list(names)
 
     def key(name: str) -> tuple[int, int, int]:
@@ -33,7 +55,7 @@ def ordered_methods(names: Iterable[str], axes: Sequence[str]) -> list[str]:
 
 
 def is_main(name: str) -> bool:
-    """Whether a method belongs to the short table: no ablation, no bound, no variant of the joint LoRA."""
+    """Whether a method belongs to the short table: no ablation, bound, merge or other variant of the joint LoRA."""
     return name in _LABELS or name.startswith(EXPERT_PREFIX)
 
 
@@ -51,6 +73,8 @@ def method_label(name: str) -> str:
             rest = name.removeprefix(prefix)
             # An axis keeps its own spelling; the rest of a method's name is ours.
             return f"{prefix[:-1]}: {rest if prefix == EXPERT_PREFIX else rest.replace('-', ' ')}"
+    if name in _OTHER_LABELS:
+        return _OTHER_LABELS[name]
     if name.startswith("joint-"):
         return f"joint LoRA: {name.removeprefix('joint-')}"
     return name
