@@ -17,9 +17,11 @@ from alignx.errors import ConfigError
 from alignx.evaluate.ablation.pipeline import ABLATE, AblationOptions, run_ablation
 from alignx.evaluate.ablation.pooled import check_poolable, pool
 from alignx.evaluate.comparison import compare_runs
+from alignx.evaluate.cost import CostOptions, run_cost
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import TEST, run_evaluate
 from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
+from alignx.evaluate.variability import run_variability
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
@@ -337,6 +339,20 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> tuple[dict
         raise ConfigError(f"--out {out}: expected a file that ends in .html, e.g. --out comparison.html")
     found = compare_runs(RunDirectory(first), RunDirectory(second))
     return found, [] if out is None else write_comparison(found, out)
+
+
+def measure_cost(out: Path, options: CostOptions) -> dict[str, Any]:
+    """Time every method of a run; see `run_cost`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_cost(config, run, options)
+
+
+def measure_variability(out: Path, *, limit: int, beside: Path | None = None) -> dict[str, Any]:
+    """Score a run's answers at several settings; see `run_variability`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_variability(config, run, limit=limit, beside=beside)
 
 
 def make_dial(
