@@ -40,8 +40,7 @@ def show_left_out(metrics: dict[str, Any]) -> None:
 
 def show_judges(metrics: dict[str, Any]) -> None:
     """The headline tables of every judge, each with its unscored."""
-    for table in terminal_tables(metrics):
-        _console().print(_plain_table(table))
+    show_tables(terminal_tables(metrics))
 
 
 def show_tables(tables: Sequence[ReportTable]) -> None:
@@ -51,9 +50,9 @@ def show_tables(tables: Sequence[ReportTable]) -> None:
 
 
 def show_lines(lines: Sequence[str]) -> None:
-    """Sentences, one a line; a terminal's encoding may lack the typographic minus."""
+    """Sentences, one a line."""
     for line in lines:
-        _console().print(Text(line.replace("\N{MINUS SIGN}", "-")), soft_wrap=True)
+        _console().print(Text(_plain_minus(line)), soft_wrap=True)
 
 
 def show_tradeoff(metrics: dict[str, Any]) -> None:
@@ -77,6 +76,11 @@ def show_plan(plan: Plan) -> None:
     console.print("dry run: nothing was generated or asked")
 
 
+def _plain_minus(text: str) -> str:
+    """A terminal's encoding may lack the typographic minus."""
+    return text.replace("\N{MINUS SIGN}", "-")
+
+
 def _plain_table(table: ReportTable) -> Table:
     """A report's table for the terminal: intervals below the values."""
     shown = Table(
@@ -93,7 +97,8 @@ def _plain_table(table: ReportTable) -> Table:
         head = column.title if column.n is None else f"{column.title}\nn = {column.n}"
         shown.add_column(Text(head), justify="left" if column.is_text else "right")
     for row in table.rows:
-        cells = [Text(f"{cell.text}\n{cell.interval}" if cell.interval else cell.text) for cell in row.cells]
+        words = [f"{cell.text}\n{cell.interval}" if cell.interval else cell.text for cell in row.cells]
+        cells = [Text(_plain_minus(one)) for one in words]
         shown.add_row(Text(row.label, style="bold" if row.is_ours else ""), *cells)
     return shown
 
