@@ -3,7 +3,7 @@
 Every job does only what is missing or stale.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,18 @@ from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
+from alignx.evaluate.ablation.pipeline import ABLATE, AblationOptions, run_ablation
+from alignx.evaluate.ablation.pooled import check_poolable, pool
+from alignx.evaluate.comparison import compare_runs
+from alignx.evaluate.cost import CostOptions, run_cost
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
-from alignx.evaluate.pipeline import run_evaluate
+from alignx.evaluate.pipeline import TEST, run_evaluate
+from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
+from alignx.evaluate.variability import run_variability
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
+from alignx.report.comparison import write_comparison
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json
@@ -29,6 +36,7 @@ from alignx.stage1.pipeline import axis_job, run_stage1
 from alignx.stage1.shown_example import ShownExample, first_example
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2
+from alignx.stage2.presets import overlaid, preset_dial
 
 # The axis that each data set stands for in the paper.
 AXIS_OF_DATASET = {"alpaca": "helpful", "beavertails": "harmless", "truthfulqa": "honest"}
@@ -268,6 +276,39 @@ def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = 
     return plan_judging(run.read_config(), run, options, test_data=test_data)
 
 
+def tradeoff(out: Path, *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT_RESOLUTION) -> dict[str, Any] | None:
+    """Sweep a run's dial; see `run_tradeoff`. A run that was evaluated has its report written anew."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        metrics = run_tradeoff(config, run, limit=limit, resolution=resolution)
+        if metrics is not None and (run.evaluation_folder(TEST) / "metrics.json").is_file():
+            write_report(run)
+        return metrics
+
+
+def ablate(outs: Sequence[Path], options: AblationOptions) -> dict[str, Any]:
+    """The ablation table of a finished run, or of several that differ in seed; reports of evaluated runs show it.
+
+    Raises:
+        ConfigError: the runs cannot be pooled, or an option does not fit.
+        AlignXError: a run is not finished.
+    """
+    runs = [RunDirectory(out) for out in outs]
+    configs = [run.read_config() for run in runs]
+    check_poolable(configs, outs)
+    if options.beside and len(outs) > 1:
+        raise ConfigError("--beside compares with one run; give one RUN, or leave --beside out")
+    for config, run in zip(configs, runs, strict=True):
+        with writing(run.root):
+            metrics = run_ablation(config, run, options)
+            evaluated, page = run.evaluation_folder(TEST) / "metrics.json", run.root / "report.html"
+            table = run.evaluation_folder(ABLATE) / "metrics.json"
+            shown = page.is_file() and page.stat().st_mtime_ns > table.stat().st_mtime_ns
+            if evaluated.is_file() and not shown:
+                write_report(run)
+    return metrics if len(runs) == 1 else pool(runs)
+
+
 def report(out: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.md` from what a run has kept.
 
@@ -279,14 +320,67 @@ def report(out: Path) -> tuple[Path, Path]:
         return write_report(run)
 
 
-def check_dial(out: Path, dial: Dial) -> None:
-    """Check a dial against a run's axes before its model is loaded.
+def compare(first: Path, second: Path, *, out: Path | None = None) -> tuple[dict[str, Any], list[Path]]:
+    """Compare two evaluated runs; see `compare_runs`.
+
+    Args:
+        first: a run directory.
+        second: another.
+        out: page to write, beside it the same in markdown; none writes nothing.
+
+    Returns:
+        The figures, and the files written.
+
+    Raises:
+        ConfigError: `out` is not an .html file.
+        ArtifactError: a run cannot be compared.
+    """
+    if out is not None and out.suffix != ".html":
+        raise ConfigError(f"--out {out}: expected a file that ends in .html, e.g. --out comparison.html")
+    found = compare_runs(RunDirectory(first), RunDirectory(second))
+    return found, [] if out is None else write_comparison(found, out)
+
+
+def measure_cost(out: Path, options: CostOptions) -> dict[str, Any]:
+    """Time every method of a run; see `run_cost`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_cost(config, run, options)
+
+
+def measure_variability(out: Path, *, limit: int, beside: Path | None = None) -> dict[str, Any]:
+    """Score a run's answers at several settings; see `run_variability`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_variability(config, run, limit=limit, beside=beside)
+
+
+def make_dial(
+    out: Path,
+    preset: str | None = None,
+    *,
+    weights: Mapping[str, float] | None = None,
+    floors: Mapping[str, float] | None = None,
+    strength: float | None = None,
+) -> Dial:
+    """A dial for a run, checked against its axes before its model is loaded.
+
+    Args:
+        out: run directory.
+        preset: name of a setting; none is the dial at rest.
+        weights: replace the preset's, axis by axis.
+        floors: replace the preset's, axis by axis.
+        strength: replaces the preset's.
 
     Raises:
         ArtifactError: not a run directory.
-        DialError: see `Dial`.
+        DialError: no such preset, or see `Dial`.
     """
-    axes = list(RunDirectory(out).read_config().axes)
+    config = RunDirectory(out).read_config()
+    axes = list(config.axes)
+    named = Dial() if preset is None else preset_dial(preset, axes, config.presets)
+    dial = overlaid(named, weights or {}, floors or {}, strength)
     dial.weight_vector(axes)
     dial.floor_vector(axes)
     dial.checked_strength()
+    return dial

@@ -34,7 +34,17 @@ def run(arguments: Sequence[str]) -> int:
     from typer.exceptions import Abort, Exit, TyperException
 
     # Each module of commands registers with the app when it is imported.
-    from alignx.cli import commands, evaluate, inspect, plan, vector  # noqa: F401
+    from alignx.cli import (  # noqa: F401
+        ablate,
+        commands,
+        compare,
+        evaluate,
+        inspect,
+        measure,
+        plan,
+        tradeoff,
+        vector,
+    )
     from alignx.cli.app import app
 
     if not is_main():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = {"axis": "which axis is it from?", "best_expert": "which expert is best?"}
 PREDICTORS = {"alignx": "AlignX", "plain": "plain router", "plain_with_temperature": "plain router + temperature"}
-_MEASURES = {
+MEASURES = {
     "win_rate": "win rate vs base",
     "safe_preferred": "safe preferred",
     "mc1": "MC1",
@@ -177,7 +177,7 @@ def likelihood_table(metrics: Mapping[str, Any]) -> Table:
     axes, judged = axes_of(metrics), metrics["likelihood"]
     kinds = [
         (measure, axis)
-        for measure in _MEASURES
+        for measure in MEASURES
         for axis in axes
         if any(measure in by_axis.get(axis, {}) for by_axis in judged.values())
     ]
@@ -193,7 +193,7 @@ def likelihood_table(metrics: Mapping[str, Any]) -> Table:
         )
         for method in ordered_methods(judged, axes)
     ]
-    columns = [Column(f"{_MEASURES[measure]} ({axis})", _n_behind(judged, measure, axis)) for measure, axis in kinds]
+    columns = [Column(f"{MEASURES[measure]} ({axis})", _n_behind(judged, measure, axis)) for measure, axis in kinds]
     return Table(
         "Likelihood judge: per cent, higher is better",
         "method",
@@ -368,7 +368,7 @@ def _average_takes(metrics: Mapping[str, Any]) -> str:
     """Which figure stands for each axis; figures made before axes named theirs do not say."""
     if "metric" not in metrics:
         return "The average takes one figure an axis (win rate, safe preferred or MC2) and has no interval."
-    chosen = {axis: _MEASURES.get(name, "loss") for axis, name in metrics["metric"].items()}
+    chosen = {axis: MEASURES.get(name, "loss") for axis, name in metrics["metric"].items()}
     taken = "; ".join(f"{axis}: {words}" for axis, words in chosen.items())
     if "loss" in chosen.values():
         return f"Each axis is judged by one figure ({taken}); a loss is not a percentage, so there is no average."

@@ -123,16 +123,16 @@ def per_cent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
-def signed_per_cent(share: float) -> str:
+def signed_per_cent(share: float, digits: int = 2) -> str:
     """A relative difference in per cent with its sign; a typographic minus, and no sign on zero.
 
     Example:
         >>> signed_per_cent(0.0123), signed_per_cent(-0.00001)
         ('+1.23%', '0.00%')
     """
-    text = f"{100 * share:+.2f}%"
+    text = f"{100 * share:+.{digits}f}%"
     if float(text[:-1]) == 0:
-        return "0.00%"
+        return f"{0:.{digits}f}%"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -152,6 +152,19 @@ def listed(words: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def shortened(name: str, letters: int) -> str:
+    """A name that fits a picture: a long one loses its middle; tables have it whole.
+
+    Example:
+        >>> shortened("a-very-long-name", 9), shortened("honest", 9)
+        ('a-ve…name', 'honest')
+    """
+    if len(name) <= letters:
+        return name
+    end = (letters - 1) // 2
+    return f"{name[: letters - 1 - end]}\N{HORIZONTAL ELLIPSIS}{name[len(name) - end :]}"
 
 
 def counts(metrics: Mapping[str, Any]) -> str:

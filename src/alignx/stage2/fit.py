@@ -42,6 +42,43 @@ class SplitFeatures:
     expert_losses: Tensor
 
 
+@dataclass(frozen=True)
+class FittingInputs:
+    """Everything the mixture is fitted on, read once.
+
+    Attributes:
+        axes: names, in the order of `axis_ids`.
+        layers: decoder layers of the signature's blocks.
+        widths: their widths.
+        train: see `SplitFeatures`.
+        mix: see `SplitFeatures`.
+        calibration: see `SplitFeatures`.
+        foreign: (n, sum of widths) signatures of the foreign development set.
+    """
+
+    axes: tuple[str, ...]
+    layers: tuple[int, ...]
+    widths: tuple[int, ...]
+    train: SplitFeatures
+    mix: SplitFeatures
+    calibration: SplitFeatures
+    foreign: Tensor
+
+    def fit(self, config: Stage2Config, *, router: tuple[Tensor, Tensor] | None = None) -> Mocae:
+        """`fit_mocae` on these."""
+        return fit_mocae(
+            self.axes,
+            self.layers,
+            self.widths,
+            train=self.train,
+            mix=self.mix,
+            calibration=self.calibration,
+            foreign=self.foreign,
+            config=config,
+            router=router,
+        )
+
+
 def fit_mocae(
     axes: tuple[str, ...],
     layers: tuple[int, ...],
@@ -52,6 +89,7 @@ def fit_mocae(
     calibration: SplitFeatures,
     foreign: Tensor,
     config: Stage2Config,
+    router: tuple[Tensor, Tensor] | None = None,
 ) -> Mocae:
     """Fit everything but the end-to-end step.
 
@@ -64,11 +102,13 @@ def fit_mocae(
         calibration: see `SplitFeatures`.
         foreign: (n, sum of widths) signatures of the foreign development set.
         config: Stage 2's settings.
+        router: W_r and b of an earlier fit on the same train split, which no setting of `config` changes; none fits
+            them.
     """
     m = len(axes)
     fractals, naturals = _fit_calibrators(train, widths, m, config)
     detector = _best_detector(fractals, naturals, widths, mix=mix, calibration=calibration, foreign=foreign)
-    router_weight, router_bias = _fit_router(train, m)
+    router_weight, router_bias = router or _fit_router(train, m)
     blank = Head(torch.zeros(m, 3 * m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64))
     mocae = Mocae(
         axes=axes,
@@ -180,11 +220,16 @@ def _fit_axis_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatur
 
 def _fit_best_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config) -> Mocae:
     m = len(mocae.axes)
-    features = mocae.route(mix.signatures).features
+    # The head reads l / T_axis. It is fitted on l, and T goes into its columns, so that the calibration split's labels,
+    # which make T, do not reach what it says.
+    unit = torch.ones(3 * m, dtype=torch.float64)
+    unit[:m] = mocae.axis_temperature
+    features = mocae.route(mix.signatures).features * unit
     targets = soft_targets(mix.expert_losses, config.tie_tolerance)
     weights = equal_axis_weights(mix.axis_ids, m)
     l2 = choose_l2(features, targets, weights)
     weight, bias = fit_logistic(features, targets, weights, l2=l2)
+    weight = weight * unit
     mocae = replace(mocae, best_head=Head(weight, bias))
     if not config.fit_temperature:
         return mocae

@@ -18,7 +18,7 @@ from alignx.models.load import BaseModel
 from alignx.models.scoring import PromptAnswers, answer_log_probs
 from alignx.progress import notice
 from alignx.runs import processes
-from alignx.runs.directory import RunDirectory
+from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.files import read_json, read_named_tensor, read_tensors, write_json, write_tensors
 from alignx.runs.schema_version import SCHEMA_VERSION, check_schema_version
 from alignx.stage1.activations import last_prompt_states
@@ -27,9 +27,10 @@ from alignx.stage1.experts import SHARED, expert_files
 from alignx.stage1.extracts import encode_prompts, finish_stage1, read_latent_space
 from alignx.stage1.latent import LatentSpace
 from alignx.stage1.pipeline import stage1_is_current
-from alignx.stage2.end_to_end import train_end_to_end
+from alignx.stage2.end_to_end import EndToEndRecord, train_end_to_end
+from alignx.stage2.end_to_end_state import EndToEndCheckpoint
 from alignx.stage2.experts import install_experts
-from alignx.stage2.fit import SplitFeatures, fit_mocae
+from alignx.stage2.fit import FittingInputs, SplitFeatures
 from alignx.stage2.logistic import equal_axis_weights
 from alignx.stage2.merges import COEFFICIENTS, DARE_DENSITY, TIES_DENSITY, Merge, checked_merge
 from alignx.stage2.mocae import Mocae
@@ -105,6 +106,21 @@ def read_signatures(base: BaseModel, space: LatentSpace, prompts: Sequence[Seque
     return space.signature(last_prompt_states(base, prompts, space.layers, description=what))
 
 
+def read_fitting_inputs(config: RunConfig, run: RunDirectory, base: BaseModel) -> FittingInputs:
+    """What a run's mixture is fitted on: signatures and experts' losses of every split that teaches it."""
+    space = read_latent_space(run)
+    mix, calibration = (_split_features(config, run, base, space, split) for split in _SCORED_SPLITS)
+    return FittingInputs(
+        tuple(config.axes),
+        space.layers,
+        tuple(space.widths),
+        train=_train_features(config, run),
+        mix=mix,
+        calibration=calibration,
+        foreign=_foreign_signatures(base, space),
+    )
+
+
 def score_experts(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     """Every expert's loss on every mix and calibration prompt, into `stage2/expert_losses.json`."""
     path = run.root / "stage2" / "expert_losses.json"
@@ -165,39 +181,49 @@ def target_losses(
 
 def _fit(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     inputs = _mocae_inputs(config, run)
+    checkpoint = EndToEndCheckpoint(
+        run.root / "stage2" / "checkpoint", fingerprint(inputs), config.stage2.end_to_end.checkpoint_steps
+    )
     if run.is_done("mocae", inputs, run.mocae_path, run.mocae_settings_path):
+        checkpoint.remove()  # a kill may have come between the record and this
         notice("mixture: up to date")
         return
-    base, space = lazy.base, read_latent_space(run)
-    axes = tuple(config.axes)
-    mix, calibration = (_split_features(config, run, base, space, split) for split in _SCORED_SPLITS)
-    mocae = fit_mocae(
-        axes,
-        space.layers,
-        tuple(space.widths),
-        train=_train_features(config, run),
-        mix=mix,
-        calibration=calibration,
-        foreign=_foreign_signatures(base, space),
-        config=config.stage2,
-    )
-    losses: list[float] = []
+    base = lazy.base
+    features = read_fitting_inputs(config, run, base)
+    mocae = features.fit(config.stage2)
+    record: EndToEndRecord | None = None
     if config.stage2.end_to_end.enabled and not config.stage2.uniform:
         limit = min(config.evaluate.max_tokens, base.context_tokens)
         examples = [
-            base.template.encode(example, max_tokens=limit) for axis in axes for example in read_splits(run, axis).mix
+            base.template.encode(example, max_tokens=limit)
+            for axis in config.axes
+            for example in read_splits(run, axis).mix
         ]
         with install_experts(config, run, base) as gated:
-            mocae, losses = train_end_to_end(
-                base, gated, mocae, mix, examples, config.stage2, precision=config.stage1.precision, seed=config.seed
+            mocae, record = train_end_to_end(
+                base,
+                gated,
+                mocae,
+                features.mix,
+                examples,
+                config.stage2,
+                precision=config.stage1.precision,
+                seed=config.seed,
+                checkpoint=checkpoint,
             )
     # The settings go last: a mixture without them is not one, so a kill in between is noticed.
     processes.from_main(lambda: run.mocae_settings_path.unlink(missing_ok=True))
     write_tensors(run.mocae_path, mocae.tensors())
     write_json(
-        run.mocae_settings_path, {"schema_version": SCHEMA_VERSION, **mocae.settings(), "end_to_end_losses": losses}
+        run.mocae_settings_path,
+        {
+            "schema_version": SCHEMA_VERSION,
+            **mocae.settings(),
+            "end_to_end": record.document() if record is not None else None,
+        },
     )
     run.mark_done("mocae", inputs, run.mocae_path, run.mocae_settings_path)
+    checkpoint.remove()
 
 
 def make_merge(config: RunConfig, run: RunDirectory, method: str, *, lazy: LazyBase | None = None) -> Merge:

@@ -1,0 +1,274 @@
+"""`alignx tradeoff`, start to end: sweep the dial over a run's test prompts, score every setting, keep the figures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignx.config import RunConfig
+from alignx.data.example import Example
+from alignx.data.prepare import read_splits
+from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
+from alignx.evaluate.likelihood import PROMPT_STYLE, likelihood_items
+from alignx.evaluate.methods import ALIGNX, methods, sources
+from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer, mean_scores
+from alignx.evaluate.tradeoff.settings import (
+    Setting,
+    dial_settings,
+    grid_settings,
+    preset_settings,
+    static_settings,
+    wide_enough,
+)
+from alignx.evaluate.tradeoff.surface import Roles, Sweep, surface
+from alignx.models.gated import GatedModel
+from alignx.models.lazy import LazyBase
+from alignx.models.precision import resolved_precision
+from alignx.progress import notice
+from alignx.runs.directory import RunDirectory, fingerprint
+from alignx.runs.environment import describe_environment
+from alignx.runs.files import read_json, write_json, write_jsonl
+from alignx.stage1.experts import expert_updates
+from alignx.stage1.extracts import encode_prompts, read_latent_space
+from alignx.stage2.dial import Dial
+from alignx.stage2.experts import gate_weights, install_experts
+from alignx.stage2.mocae import Mocae, Routing
+from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
+from alignx.stage2.whole import WholeExperts, fixed_form, read_whole_experts
+
+TRADEOFF = "tradeoff"
+DEFAULT_LIMIT, DEFAULT_RESOLUTION = 40, 3
+
+
+def run_tradeoff(
+    config: RunConfig,
+    run: RunDirectory,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    resolution: int = DEFAULT_RESOLUTION,
+    lazy: LazyBase | None = None,
+) -> dict[str, Any] | None:
+    """Sweep the dial and score every setting with the likelihood judge.
+
+    Args:
+        config: the run's config.
+        run: a run directory whose Stage 2 is finished.
+        limit: most test prompts of an axis, drawn by hash order.
+        resolution: steps along an edge of the grid over the simplex.
+        lazy: the base; none loads its own.
+
+    Returns:
+        What `eval/tradeoff/metrics.json` holds; none for one axis, where there is nothing to trade.
+
+    Raises:
+        AlignXError: of the step that could not be done.
+    """
+    if len(config.axes) == 1:
+        return None
+    mocae = read_mocae(run)
+    check_current(config, run)
+    lazy = lazy or LazyBase(config, run)
+    base = lazy.base
+    examples = [example for axis in config.axes for example in _drawn(read_splits(run, axis).test, limit)]
+    items = likelihood_items(examples, base.template, max_tokens=min(config.evaluate.max_tokens, base.context_tokens))
+    space = read_latent_space(run)
+    signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
+    experts = read_whole_experts(config, run, base)
+    also = {name: read_joint(config, run, lazy, name) for name in _joints(config, run)}
+    joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
+    folder = run.evaluation_folder(TRADEOFF)
+    routing = mocae.route(signatures)
+    values = _dial_values(mocae, routing, examples)
+    settings = _settings(config, values, resolution)
+    with install_experts(config, run, base, also=also) as gated:
+        trained = _trained(run, gated)
+        scorer = Scorer(config, run, base, gated, trained, items, folder / "scores.jsonl")
+        rivals: dict[str, list[list[PromptScore]]] = {}
+        for one in methods(config, run, experts, gated, mocae, signatures, joint=joint):
+            if one.name != ALIGNX and not one.name.startswith("ablation-"):
+                made_from = f"{one.label} {one.made_from}" if one.updates else ""
+                scored = scorer.scores(Mixture(one.label, one.weights, one.updates, made_from))
+                rivals.setdefault(one.name, []).append(scored)
+        swept = [_mixture(setting, mocae, routing, experts, gated, trained, len(items)) for setting in settings]
+        scores = {name: mean_scores(repeats) for name, repeats in rivals.items()}
+        scores |= {mixture.name: scorer.scores(mixture) for mixture in swept}
+    shares = {setting.name: _mean_shares(setting, mocae, routing, examples) for setting in settings}
+    metrics = _metrics(config, run, values, settings, scores, shares, [example.axis for example in examples])
+    metrics |= {"limit": limit, "resolution": resolution}
+    write_jsonl(folder / "settings.jsonl", _rows(metrics))
+    write_json(tradeoff_path(run), metrics)
+    run.mark_done(TRADEOFF, {}, folder / "settings.jsonl", tradeoff_path(run))
+    return metrics
+
+
+def read_tradeoff(run: RunDirectory) -> dict[str, Any] | None:
+    """A run's trade-off; none when it has none, or one of other experts or another mixture than it has now.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    path = tradeoff_path(run)
+    if not path.is_file():
+        return None
+    if not tradeoff_is_current(run):
+        notice(f"{path}: made from other experts or another mixture; left out until `alignx tradeoff` is run again")
+        return None
+    metrics: dict[str, Any] = read_json(path)
+    return metrics
+
+
+def tradeoff_path(run: RunDirectory) -> Path:
+    """Where the figures of a run's trade-off lie."""
+    return run.evaluation_folder(TRADEOFF) / "metrics.json"
+
+
+def tradeoff_is_current(run: RunDirectory) -> bool:
+    """Whether a trade-off that is there was made from the experts and the mixture that the run has now.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    run.check(TRADEOFF)
+    made_from = read_json(tradeoff_path(run))["made_from"]
+    return bool(made_from.items() <= sources(run.read_config(), run).items())
+
+
+def _drawn(examples: Sequence[Example], limit: int) -> list[Example]:
+    """The first prompts by hash: a smaller limit takes some of a larger one's."""
+    return sorted(examples, key=lambda example: example.prompt_hash)[:limit]
+
+
+def _joints(config: RunConfig, run: RunDirectory) -> list[str]:
+    """Joint LoRAs that the config asks for and the run has."""
+    asked = {JOINT: config.evaluate.joint, JOINT_MR: config.evaluate.joint_mr}
+    trained = {name: bool(run.step_fingerprint(_step_of(name))) for name, wanted in asked.items() if wanted}
+    for name, there in trained.items():
+        if not there:
+            notice(f"{name}: not trained yet, so it is not placed; run `alignx evaluate {run.root}` before")
+    return [name for name, there in trained.items() if there]
+
+
+def _step_of(adapter: str) -> str:
+    return f"choose-{adapter}" if adapter in {JOINT, JOINT_MR} else f"train-{adapter}"
+
+
+def _trained(run: RunDirectory, gated: GatedModel) -> dict[str, str]:
+    """Installed adapter -> fingerprint of its training."""
+    return {name: run.step_fingerprint(_step_of(name)) for name in gated.names}
+
+
+def _dial_values(mocae: Mocae, routing: Routing, examples: Sequence[Example]) -> tuple[float, ...]:
+    def own_share(axis: str, weight: float) -> float:
+        setting = Setting("", "dial", Dial({axis: weight}), axis)
+        return _mean_shares(setting, mocae, routing, examples)[axis][axis]
+
+    return wide_enough(own_share, mocae.axes)
+
+
+def _settings(config: RunConfig, values: Sequence[float], resolution: int) -> list[Setting]:
+    axes = list(config.axes)
+    along = [setting for settings in dial_settings(axes, values).values() for setting in settings]
+    found = [
+        *along,
+        *grid_settings(axes, resolution),
+        *preset_settings(axes, config.presets),
+        *static_settings(axes, resolution),
+    ]
+    return list({setting.name: setting for setting in found}.values())
+
+
+def _mixture(
+    setting: Setting,
+    mocae: Mocae,
+    routing: Routing,
+    experts: WholeExperts,
+    gated: GatedModel,
+    trained: Mapping[str, str],
+    n: int,
+) -> Mixture:
+    """What a setting makes of n prompts."""
+    if setting.kind == "static":
+        weights, updates = fixed_form(experts, gated.names, setting.dial.weights, n)
+        # The scorer sees which adapters are on behind gates; what is folded must be named.
+        made_from = fingerprint([setting.dial.weights, trained]) if updates else ""
+        return Mixture(setting.name, weights, updates, made_from)
+    pi, scale = _dialled(setting, mocae, routing)
+    return Mixture(setting.name, gate_weights(gated.names, list(mocae.axes), pi, scale).float())
+
+
+def _dialled(setting: Setting, mocae: Mocae, routing: Routing) -> tuple[Tensor, Tensor]:
+    dial, axes = setting.dial, mocae.axes
+    strength = torch.tensor(dial.checked_strength(), dtype=torch.float64)
+    return mocae.mix(routing, dial.weight_vector(axes), dial.floor_vector(axes), strength)
+
+
+def _mean_shares(
+    setting: Setting, mocae: Mocae, routing: Routing, examples: Sequence[Example]
+) -> dict[str, dict[str, float]]:
+    """Axis of the prompts -> mean mixture weight of every expert on them."""
+    pi = _dialled(setting, mocae, routing)[0]
+    if setting.kind == "static":
+        row = torch.tensor([setting.dial.weights[axis] for axis in mocae.axes], dtype=torch.float64)
+        pi = row.expand(len(examples), -1)
+    own = [torch.tensor([example.axis == axis for example in examples]) for axis in mocae.axes]
+    return {
+        axis: dict(zip(mocae.axes, pi[at].mean(dim=0).tolist(), strict=True))
+        for axis, at in zip(mocae.axes, own, strict=True)
+    }
+
+
+def _metrics(
+    config: RunConfig,
+    run: RunDirectory,
+    values: Sequence[float],
+    settings: Sequence[Setting],
+    scores: Mapping[str, Sequence[PromptScore]],
+    shares: Mapping[str, Mapping[str, Mapping[str, float]]],
+    axis_of: Sequence[str],
+) -> dict[str, Any]:
+    axes = list(config.axes)
+    metric = {axis: str(axis_config.judged_by) for axis, axis_config in config.axes.items()}
+    by_kind = {kind: [one.name for one in settings if one.kind == kind] for kind in ("dial", "grid", "static")}
+    made = {setting.name for setting in settings}
+    rivals = [name for name in scores if name not in made]
+    roles = Roles(
+        dials={axis: [one.name for one in along] for axis, along in dial_settings(axes, values).items()},
+        values=values,
+        swept=[*by_kind["dial"], *by_kind["grid"]],
+        fixed=by_kind["static"],
+        rivals=[*rivals, *by_kind["static"]],
+    )
+    found = surface(
+        Sweep(axes, axis_of, scores, metric), roles, n_draws=config.evaluate.bootstrap_draws, seed=config.seed
+    )
+    for setting in settings:
+        found["settings"][setting.name] |= {
+            "kind": setting.kind,
+            "axis": setting.axis,
+            "weights": dict(setting.dial.weights),
+            "floors": dict(setting.dial.floors),
+            "strength": setting.dial.strength,
+            "mean_pi": shares[setting.name],
+        }
+    for name in rivals:
+        found["settings"][name] |= {"kind": "method"}
+    used, known = [ALIGNX, *rivals], sources(config, run)
+    return {
+        "axes": axes,
+        "judge": "likelihood",
+        "prompt_style": PROMPT_STYLE,
+        "precision": resolved_precision(config.evaluate.precision),
+        "model": config.model,
+        "seed": config.seed,
+        "metric": metric,
+        **found,
+        "made_from": {name: known[name] for name in used if name in known},
+        "environment": describe_environment(),
+    }
+
+
+def _rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, setting in metrics["settings"].items():
+        yield {"seed": metrics["seed"], "setting": name, **setting}
