@@ -16,6 +16,7 @@ from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import run_evaluate
+from alignx.evaluate.probe.pipeline import ProbeOptions, run_probe
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
@@ -245,6 +246,13 @@ def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = 
     """What `judge` would ask and cost; see `plan_judging`."""
     run = RunDirectory(out)
     return plan_judging(run.read_config(), run, options, test_data=test_data)
+
+
+def probe(out: Path, options: ProbeOptions) -> dict[str, Any]:
+    """Measure a run off its own data; see `run_probe`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_probe(config, run, options)
 
 
 def report(out: Path) -> tuple[Path, Path]:

@@ -126,7 +126,7 @@ def held_out_auroc(
         AUROC, averaged over the folds.
     """
     found = []
-    for fold in folds.unique().tolist():
+    for fold in sorted(set(folds.tolist())):
         out = folds == fold
         seen = foreign[~out] if bool((~out).any()) else None
         detector = fit_detector(natural, fractal, 0, mix=mix, calibration=calibration, foreign=seen)
