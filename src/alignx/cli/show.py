@@ -39,7 +39,7 @@ def show_left_out(metrics: dict[str, Any]) -> None:
 def show_judges(metrics: dict[str, Any]) -> None:
     """The headline tables of every judge, each with its unscored."""
     for table in terminal_tables(metrics):
-        _console().print(_plain_table(table))
+        _console().print(plain_table(table))
 
 
 def show_plan(plan: Plan) -> None:
@@ -57,7 +57,7 @@ def show_plan(plan: Plan) -> None:
     console.print("dry run: nothing was generated or asked")
 
 
-def _plain_table(table: ReportTable) -> Table:
+def plain_table(table: ReportTable) -> Table:
     """A report's table for the terminal: intervals below the values."""
     shown = Table(
         box=box.SIMPLE_HEAD,

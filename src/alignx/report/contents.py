@@ -8,8 +8,10 @@ import yaml
 
 from alignx.errors import ArtifactError
 from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.evaluate.probe.pipeline import PROBE
 from alignx.report.answers import AnswerGroup, group_answers
 from alignx.report.judges import JudgePart, average_tables, judge_parts
+from alignx.report.probe import ProbePart, probe_part
 from alignx.report.provenance import data_table, environment_table, model_table
 from alignx.report.summary import KeyFigure, key_figures, limitations, takeaways
 from alignx.report.tables import (
@@ -77,6 +79,7 @@ class Contents:
         main: the evaluation on the run's own test split.
         others: evaluations on other folders, by name.
         answers: the showcase; empty when the run has none.
+        probe: what `alignx probe` measured; none when it was not run.
         training: what Stage 1 recorded.
         limitations: what the report does not show.
         provenance: model, data and environment.
@@ -88,6 +91,7 @@ class Contents:
     main: EvaluationPart
     others: Sequence[EvaluationPart]
     answers: Sequence[AnswerGroup]
+    probe: ProbePart | None
     training: TrainingPart
     limitations: Sequence[str]
     provenance: Sequence[Table]
@@ -112,8 +116,9 @@ def gather(run: RunDirectory) -> Contents:
         model=config.model,
         axes=axes,
         main=main,
-        others=[_evaluation(run, name) for name in names if name != TEST],
+        others=[_evaluation(run, name) for name in names if name not in {TEST, PROBE}],
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
+        probe=_probe(run),
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),
         provenance=[
@@ -123,6 +128,17 @@ def gather(run: RunDirectory) -> Contents:
         ],
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
+
+
+def _probe(run: RunDirectory) -> ProbePart | None:
+    path = run.evaluation_folder(PROBE) / "metrics.json"
+    if not path.is_file():
+        return None
+    run.check(PROBE)
+    try:
+        return probe_part(read_json(path))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: damaged ({error!r:.80}); run `alignx probe {run.root}` again") from error
 
 
 def _evaluation(run: RunDirectory, name: str) -> EvaluationPart:

@@ -21,6 +21,9 @@ def render_markdown(contents: Contents) -> str:
     ]
     if contents.answers:
         blocks += ["## Answers side by side", *(block for group in contents.answers for block in _answers(group))]
+    if contents.probe:
+        blocks += ["## Off its own data", *map(table_block, contents.probe.tables)]
+        blocks += map(escape_inline, contents.probe.left_out)
     if contents.training.table:
         blocks += ["## Training", table_block(contents.training.table)]
         blocks += [table_block(contents.training.choice)] if contents.training.choice else []

@@ -85,14 +85,24 @@ def test_a_second_time_nothing_is_done_again(probed: Path, capsys: pytest.Captur
     assert command(arguments) == 0
     shown = capsys.readouterr()
     assert "probe: up to date" in shown.err and "loading" not in shown.err
-    for words in (
-        "AUROC, foreign prompts",
-        "Alignment tax",
-        "floor 0.5: held on every prompt",
-        "weight on needed axes",
-    ):
+    for words in ("AUROC at matched lengths", "Alignment tax", "The floor held on every prompt.", "axes they need"):
         assert words in shown.out
     assert (probed / "eval/probe/metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_report_holds_the_probe_and_is_not_confused_by_it(probed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["evaluate", str(probed)]) == 0
+    assert command(["report", str(probed)]) == 0
+    for name in ("report.md", "report.html"):
+        text = (probed / name).read_text(encoding="utf-8")
+        assert "Off its own data" in text and "AUROC at matched lengths" in text
+        assert "Evaluation on other data" not in text
+    metrics = probed / "eval/probe/metrics.json"
+    whole = metrics.read_text()
+    metrics.write_text(whole + " ")
+    assert command(["report", str(probed)]) == 2
+    assert "is not what was written" in capsys.readouterr().err
+    metrics.write_text(whole)
 
 
 def test_what_changes_is_made_again_and_losses_are_kept(probed: Path, capsys: pytest.CaptureFixture[str]) -> None:
