@@ -243,6 +243,20 @@ def finished_run(
     return finish
 
 
+@pytest.fixture(scope="session")
+def evaluated_runs(
+    tiny_models: dict[str, Path], tiny_config: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunDirectory, RunDirectory]:
+    """Two evaluated runs on the same prompts, the second of another rank and without joint LoRA: to be read only."""
+    from alignx.workflow import run_all
+
+    root = tmp_path_factory.mktemp("evaluated")
+    prompt = {"prompt": "Why?", "max_new_tokens": 4}
+    run_all(tiny_config(tiny_models["llama"], showcase=prompt), root / "first")
+    run_all(tiny_config(tiny_models["llama"], stage1={"rank": 3}, evaluate={"joint": False}), root / "second")
+    return RunDirectory(root / "first"), RunDirectory(root / "second")
+
+
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():

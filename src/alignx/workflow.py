@@ -14,12 +14,15 @@ from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
+from alignx.evaluate.comparison import compare_runs
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
-from alignx.evaluate.pipeline import run_evaluate
+from alignx.evaluate.pipeline import TEST, run_evaluate
 from alignx.evaluate.probe.pipeline import ProbeOptions, run_probe
+from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
+from alignx.report.comparison import write_comparison
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json
@@ -30,6 +33,7 @@ from alignx.stage1.pipeline import axis_job, run_stage1
 from alignx.stage1.shown_example import ShownExample, first_example
 from alignx.stage2.dial import Dial
 from alignx.stage2.pipeline import make_merge, run_stage2
+from alignx.stage2.presets import overlaid, preset_dial
 
 # The axis that each data set stands for in the paper.
 AXIS_OF_DATASET = {"alpaca": "helpful", "beavertails": "harmless", "truthfulqa": "honest"}
@@ -249,10 +253,23 @@ def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = 
 
 
 def probe(out: Path, options: ProbeOptions) -> dict[str, Any]:
-    """Measure a run off its own data; see `run_probe`."""
+    """Measure a run off its own data; see `run_probe`. A run that was evaluated has its report written anew."""
     config = RunDirectory(out).read_config()
     with writing(out) as run:
-        return run_probe(config, run, options)
+        metrics = run_probe(config, run, options)
+        if (run.evaluation_folder(TEST) / "metrics.json").is_file():
+            write_report(run)
+        return metrics
+
+
+def tradeoff(out: Path, *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT_RESOLUTION) -> dict[str, Any] | None:
+    """Sweep a run's dial; see `run_tradeoff`. A run that was evaluated has its report written anew."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        metrics = run_tradeoff(config, run, limit=limit, resolution=resolution)
+        if metrics is not None and (run.evaluation_folder(TEST) / "metrics.json").is_file():
+            write_report(run)
+        return metrics
 
 
 def report(out: Path) -> tuple[Path, Path]:
@@ -266,14 +283,53 @@ def report(out: Path) -> tuple[Path, Path]:
         return write_report(run)
 
 
-def check_dial(out: Path, dial: Dial) -> None:
-    """Check a dial against a run's axes before its model is loaded.
+def compare(first: Path, second: Path, *, out: Path | None = None) -> tuple[dict[str, Any], list[Path]]:
+    """Compare two evaluated runs; see `compare_runs`.
+
+    Args:
+        first: a run directory.
+        second: another.
+        out: page to write, beside it the same in markdown; none writes nothing.
+
+    Returns:
+        The figures, and the files written.
+
+    Raises:
+        ConfigError: `out` is not an .html file.
+        ArtifactError: a run cannot be compared.
+    """
+    if out is not None and out.suffix != ".html":
+        raise ConfigError(f"--out {out}: expected a file that ends in .html, e.g. --out comparison.html")
+    found = compare_runs(RunDirectory(first), RunDirectory(second))
+    return found, [] if out is None else write_comparison(found, out)
+
+
+def make_dial(
+    out: Path,
+    preset: str | None = None,
+    *,
+    weights: Mapping[str, float] | None = None,
+    floors: Mapping[str, float] | None = None,
+    strength: float | None = None,
+) -> Dial:
+    """A dial for a run, checked against its axes before its model is loaded.
+
+    Args:
+        out: run directory.
+        preset: name of a setting; none is the dial at rest.
+        weights: replace the preset's, axis by axis.
+        floors: replace the preset's, axis by axis.
+        strength: replaces the preset's.
 
     Raises:
         ArtifactError: not a run directory.
-        DialError: see `Dial`.
+        DialError: no such preset, or see `Dial`.
     """
-    axes = list(RunDirectory(out).read_config().axes)
+    config = RunDirectory(out).read_config()
+    axes = list(config.axes)
+    named = Dial() if preset is None else preset_dial(preset, axes, config.presets)
+    dial = overlaid(named, weights or {}, floors or {}, strength)
     dial.weight_vector(axes)
     dial.floor_vector(axes)
     dial.checked_strength()
+    return dial

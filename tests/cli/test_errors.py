@@ -60,6 +60,12 @@ def test_an_unknown_key_names_the_nearest(capsys, write_config, tmp_path: Path) 
         ),
         ({"preset": ["paper"]}, "unknown preset"),
         ({"showcase": {"prompt": "x", "settings": [{"label": "a", "weights": {"kind": 1}}]}}, "names axis `kind`"),
+        ({"presets": {"a": {"weights": {"harmles": 1}}}}, "names axis `harmles`, which this run lacks; did you mean"),
+        ({"presets": {"a": {"floors": {"helpful": 0.6, "honest": 0.6}}}}, "preset `a`: floors add up to more than 1"),
+        ({"presets": {"a": {"floors": {"helpful": 0.6}, "weights": {"helpful": 0}}}}, "a floor on axis `helpful`"),
+        ({"presets": {"a": {"weights": {"helpful": 0, "harmless": 0, "honest": 0}}}}, "all axis weights are 0"),
+        ({"presets": {"a": {"weigths": {"helpful": 2}}}}, "unknown key `presets.a.weigths`; did you mean `weights`"),
+        ({"presets": {"a <b>": {}}}, "`presets.a <b>"),
     ],
 )
 def test_a_config_that_cannot_run_leaves_nothing(capsys, write_config, tmp_path: Path, changes, says: str) -> None:
@@ -118,6 +124,10 @@ def test_a_diverging_loss_stops_with_its_step(capsys, write_config, tmp_path: Pa
         (["--floor", "helpful=0.1", "--weight", "helpful=0"], "contradicts weight helpful=0"),
         (["--strength", "inf"], "must be a finite number"),
         (["--strength", "much"], "--strength"),
+        (["--preset", "cautius"], "preset cautius: unknown; did you mean `cautious`?"),
+        (["--preset", "lean-kind"], "presets of this run: balanced, cautious, frank, eager, lean-helpful"),
+        (["--preset", "cautious", "--weight", "harmless=0"], "floor harmless=0.2 contradicts weight harmless=0"),
+        (["--preset", "cautious", "--floor", "honest=0.9"], "floors add up to 1.1"),
         (["--max-new-tokens", "0"], "max_new_tokens 0"),
         (["--sing"], "No such option"),
     ],

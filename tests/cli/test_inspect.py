@@ -39,6 +39,7 @@ def test_a_finished_run_shows_everything(copied, capsys: pytest.CaptureFixture[s
     printed = capsys.readouterr().out
     for words in (
         "expert honest",
+        "presets of the dial: balanced, cautious, frank, eager, lean-helpful, lean-harmless, lean-honest",
         "cosines between task vectors, exact; in brackets: estimated from the parameter matrix",
         "principal angles in degrees",
         "latent space: 8 directions at layer",

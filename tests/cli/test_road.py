@@ -15,6 +15,7 @@ from alignx.runs.files import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ["base", "expert-helpful", "expert-harmless", "expert-honest", "joint", "uniform", "alignx"]
+MERGES = {"task-arithmetic", "ties", "dare"}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,8 @@ def test_the_figures_cover_every_method_and_add_up(done: Path) -> None:
     metrics = json.loads((done / "eval/test/metrics.json").read_text())
     assert list(metrics["loss"])[: len(METHODS)] == METHODS
     others = set(metrics["loss"]) - set(METHODS)
-    assert {"ablation-ties", "ablation-dare", "ablation-task-arithmetic", "ablation-plain-router"} <= others
-    assert all(name.startswith(("ablation-", "oracle-", "joint-")) for name in others)
+    assert others >= MERGES | {"ablation-plain-router"}
+    assert all(name.startswith(("ablation-", "oracle-")) for name in others - MERGES)
     for method, by_axis in metrics["loss"].items():
         axes = [by_axis[axis] for axis in ("helpful", "harmless", "honest")]
         assert by_axis["average"] == pytest.approx(sum(axes) / 3)
@@ -81,6 +82,18 @@ def test_rows_give_the_figures_again(done: Path) -> None:
     for row in rows:
         assert {"seed", "prompt_hash", "axis", "loss", "axis_probs", "best_probs", "pi"} <= row.keys()
         assert sum(row["pi"].values()) == pytest.approx(1)
+
+
+def test_dare_is_scored_with_three_seeds_and_its_row_is_their_mean(done: Path) -> None:
+    metrics = json.loads((done / "eval/test/metrics.json").read_text())
+    rows = read_jsonl(done / "eval/test/prompts.jsonl")
+    assert json.loads((done / "stage2/dare.json").read_text())["seeds"] == [0, 1, 2]
+    for row in rows:
+        assert list(row["loss_by_repeat"]) == ["dare"] and len(set(row["loss_by_repeat"]["dare"])) == 3
+        assert row["loss"]["dare"] == pytest.approx(sum(row["loss_by_repeat"]["dare"]) / 3)
+    assert sum(metrics["repeats"]["dare"]) / 3 == pytest.approx(metrics["loss"]["dare"]["average"])
+    note = next(line for line in (done / "report.md").read_text().splitlines() if "DARE: the mean of 3 seeds" in line)
+    assert all(f"{loss:.3f}" in note for loss in metrics["repeats"]["dare"])
 
 
 def test_test_prompts_taught_nothing(done: Path) -> None:

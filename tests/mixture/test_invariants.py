@@ -82,14 +82,12 @@ def test_one_expert_alone_is_what_peft_gives(
 def test_strength_zero_is_the_base_to_the_bit(architecture: str, model: AlignX, finished_run: Finished) -> None:
     prompts = prompts_of(model, 3, 40, 17)
     mixed = model.next_token_logits(prompts, Dial(strength=0))
-    model.close()
-    try:
-        bare = model.next_token_logits(prompts)
-    finally:
-        config, run = finished_run(architecture)
-        again = AlignX.from_run(config, run, LazyBase(config, run))
-        model.base, model.gated = again.base, again.gated
-    assert torch.equal(mixed, bare)
+    among_others = model.next_token_logits(prompts, [Dial(), Dial(strength=0), Dial({"honest": 3})])
+    config, run = finished_run(architecture)
+    other = AlignX.from_run(config, run, LazyBase(config, run))
+    other.close()
+    bare = other.next_token_logits(prompts)
+    assert torch.equal(mixed, bare) and torch.equal(among_others[1], bare[1])
     assert not torch.equal(mixed, model.next_token_logits(prompts))
 
 

@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignx.config import AxisConfig, RunConfig
+from alignx.data.example import Example
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import write_json, write_jsonl
@@ -20,7 +22,7 @@ ABLATIONS = {
     "ablation-warm-start": 1.75,
     "ablation-plain-router": 1.768,
     "ablation-shared-only": 1.81,
-    "ablation-task-arithmetic": 1.9,
+    "task-arithmetic": 1.9,
     "oracle-best-expert": 1.70,
 }
 SCRIPT = "<script>alert('x')</script>"
@@ -29,7 +31,7 @@ SCRIPT = "<script>alert('x')</script>"
 def make_metrics(axes: list[str]) -> dict[str, Any]:
     """What `metrics.json` holds, with good results; every number is chosen, none is measured."""
     losses = LOSSES | {f"expert-{axis}": 1.80 + 0.03 * at for at, axis in enumerate(axes)} | ABLATIONS
-    n = {axis: SIZES[axis] for axis in axes}
+    n = {axis: SIZES.get(axis, 60) for axis in axes}
     loss = {method: _by_axis(start, axes) for method, start in losses.items()}
     versus = {
         method: difference(1.742 / start - 1, axes)
@@ -122,6 +124,38 @@ def answers() -> list[dict[str, Any]]:
     return make_answers()
 
 
+@pytest.fixture(scope="session")
+def hostile_run() -> Callable[[Path, list[str], list[str]], RunDirectory]:
+    """Writes a run of these axes whose prompts, answers and settings are these texts."""
+
+    def make(root: Path, axes: list[str], texts: list[str]) -> RunDirectory:
+        shares = {axis: 1 / len(axes) for axis in axes}
+        answers = [
+            {**answer, "setting": text, "prompt": text, "answer": text, "pi": shares, "axis_probs": shares}
+            | {"best_probs": shares}
+            for text, answer in zip(texts, make_answers() * len(texts), strict=False)
+        ]
+        run = write_run(root, make_metrics(axes), answers)
+        examples = [
+            Example(axis=axis, instruction=f"{text} {number}", target=text)
+            for number, axis in enumerate(axes)
+            for text in texts
+        ]
+        for axis in axes:
+            own = [{"split": "test", **asdict(example)} for example in examples if example.axis == axis]
+            write_jsonl(run.root / "data" / f"{axis}.jsonl", own)
+        write_jsonl(
+            run.evaluation_folder("test") / "prompts.jsonl",
+            [
+                {"axis": one.axis, "prompt_hash": one.prompt_hash, "loss": {"base": 2.0, "alignx": 1.5 + 0.01 * at}}
+                for at, one in enumerate(examples)
+            ],
+        )
+        return run
+
+    return make
+
+
 @pytest.fixture
 def bad_metrics() -> dict[str, Any]:
     """AlignX behind its experts, the joint LoRA, the uniform merge and the base, and badly calibrated."""
@@ -137,7 +171,7 @@ def write_run(root: Path, metrics: dict[str, Any], answers: list[dict[str, Any]]
     """A finished run of these metrics."""
     run = RunDirectory(root)
     axes = [axis for axis in metrics["n"] if axis != "average"]
-    config = RunConfig(axes={axis: AxisConfig(dataset=DATASETS[axis], source="sample") for axis in axes})
+    config = RunConfig(axes={axis: AxisConfig(dataset=DATASETS.get(axis, "pairs"), source="sample") for axis in axes})
     run.write_config(config, metrics["environment"] | {"commit": "older"})
     write_json(run.base_path, {"model": "smollm2-135m", "revision": None, "dtype": "float32", "tensors": {}})
     write_json(run.splits_path, {"salt": "alignx-0", "axes": {axis: _data_record(axis) for axis in axes}})
@@ -196,7 +230,7 @@ def _likelihood(start: float, axes: list[str]) -> dict[str, Any]:
         return {"value": value, "interval": [value - 6.5, value + 6.1], "n": n}
 
     found: dict[str, Any] = {
-        axis: {"win_rate": share(50 + 40 * (LOSSES["base"] - start), SIZES[axis])} for axis in axes
+        axis: {"win_rate": share(50 + 40 * (LOSSES["base"] - start), SIZES.get(axis, 60))} for axis in axes
     }
     if "harmless" in found:
         found["harmless"]["safe_preferred"] = share(71.5, 188)
@@ -228,7 +262,7 @@ def _share(most: float, axis: str, axes: list[str]) -> dict[str, float]:
 
 
 def _data_record(axis: str) -> dict[str, Any]:
-    sizes = {"train": 360, "mix": 65, "calibration": 60, "test": SIZES[axis]}
+    sizes = {"train": 360, "mix": 65, "calibration": 60, "test": SIZES.get(axis, 60)}
     return {
         "source": "sample",
         "licence": "Apache-2.0" if axis == "honest" else "CC BY-NC 4.0",

@@ -51,17 +51,18 @@ def test_every_row_has_a_cell_for_every_column(make_table, which, request):
 
 def test_loss_rows_hold_value_and_interval_in_the_order_of_the_tables(metrics):
     rows = loss_table_rows(metrics)
-    assert [row.name for row in rows][:7] == [
+    assert [row.name for row in rows][:8] == [
         "base",
         "expert-helpful",
         "expert-harmless",
         "expert-honest",
         "joint",
         "uniform",
+        "task-arithmetic",
         "alignx",
     ]
     assert rows[-1].name == "oracle-best-expert"
-    alignx = rows[6]
+    alignx = rows[7]
     assert alignx.is_ours
     assert (alignx.cells[0].text, alignx.cells[0].interval) == ("1.742", "1.690 to 1.799")
     assert [(column.title, column.n) for column in loss_columns(metrics)] == [

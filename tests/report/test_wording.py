@@ -17,8 +17,9 @@ def test_examples_in_docstrings_hold(module):
 def test_methods_come_in_the_order_of_the_tables():
     given_names = [
         "oracle-best-expert",
+        "joint-rate-0.1",
+        "ties",
         "joint-mr",
-        "ablation-ties",
         "alignx",
         "uniform",
         "expert-b",
@@ -26,18 +27,19 @@ def test_methods_come_in_the_order_of_the_tables():
         "expert-a",
         "base",
         "something-new",
-        "ablation-dare",
+        "ablation-warm-start",
     ]
     assert ordered_methods(given_names, ["a", "b"]) == [
         "base",
         "expert-a",
         "expert-b",
         "joint",
-        "uniform",
-        "alignx",
-        "ablation-ties",
-        "ablation-dare",
         "joint-mr",
+        "uniform",
+        "ties",
+        "alignx",
+        "ablation-warm-start",
+        "joint-rate-0.1",
         "oracle-best-expert",
         "something-new",
     ]

@@ -7,9 +7,10 @@ from alignx.config import Stage1Config
 from alignx.data.example import Example
 from alignx.errors import ArtifactError, ModelError, TrainingError
 from alignx.models.fingerprint import model_sha256
-from alignx.models.fold import folded, named_weight
+from alignx.models.fold import folded
 from alignx.models.layers import adapted_modules
 from alignx.models.load import load_base
+from alignx.models.named import named_weight
 from alignx.runs.files import read_json
 from alignx.stage1 import full
 from alignx.stage1.dense_vector import DenseVector

@@ -38,7 +38,7 @@ def test_every_expert_is_scored_on_every_mix_and_calibration_prompt(finished_run
 
 def test_the_end_to_end_step_keeps_its_losses(finished_run):
     _, run = finished_run("llama")
-    assert len(read_json(run.mocae_settings_path)["end_to_end_losses"]) == 1
+    assert len(read_json(run.mocae_settings_path)["end_to_end"]["training_losses"]) == 1
 
 
 def test_a_finished_run_is_left_as_it_is(finished_run):

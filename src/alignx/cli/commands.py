@@ -139,13 +139,22 @@ def report(run: RunArgument) -> None:
 def generate(
     run: RunArgument,
     prompt: Annotated[str, typer.Argument(help="What to answer.", show_default=False)],
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Setting of the dial by name: balanced, cautious, frank, eager, lean-AXIS, or one of the run's own "
+            "(`alignx inspect RUN` lists them). --weight, --floor and --strength replace its values one by one."
+        ),
+    ] = None,
     weight: Annotated[
         list[str] | None, typer.Option(help="Factor on an axis's odds, e.g. harmless=2; 0 switches it off.")
     ] = None,
     floor: Annotated[
         list[str] | None, typer.Option(help="Least share of the mixture an axis gets, e.g. harmless=0.2.")
     ] = None,
-    strength: Annotated[float, typer.Option(help="Scale of all experts; 0 is the base, negative negates.")] = 1.0,
+    strength: Annotated[
+        float | None, typer.Option(help="Scale of all experts; 0 is the base, negative negates; default 1.")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens; default 256.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -154,11 +163,9 @@ def generate(
     from alignx.cli.show import show_answer
     from alignx.mixture.runtime import AlignX
     from alignx.mixture.showcase import answer_row
-    from alignx.stage2.dial import Dial
-    from alignx.workflow import check_dial
+    from alignx.workflow import make_dial
 
-    dial = Dial(weights, floors, strength)
-    check_dial(run, dial)
+    dial = make_dial(run, preset, weights=weights, floors=floors, strength=strength)
     answer = AlignX.from_pretrained(run).generate(prompt, dial, max_new_tokens=max_new_tokens)[0]
     if as_json:
         typer.echo(json.dumps(answer_row("", prompt, answer), ensure_ascii=False))

@@ -24,7 +24,8 @@ def evaluate(
         typer.Option(help="likelihood, openai, moderation, truth, info, refusal, with commas; default likelihood."),
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Methods that answer, e.g. base,alignx; default all but ablations.")
+        str | None,
+        typer.Option(help="Methods that answer, e.g. base,alignx; default base, experts, joint, uniform, alignx."),
     ] = None,
     baseline: Annotated[str, typer.Option(help="Method that win rates are against.")] = "base",
     limit: Annotated[int | None, typer.Option(help="Most prompts of each axis.", min=1)] = None,

@@ -17,6 +17,7 @@ def show_inspection(found: Mapping[str, Any]) -> None:
     """All tables of an inspection, those that there is something for."""
     console = Console(width=WIDTH, highlight=False)
     console.print(Text(f"{found['run']}: {found['model']}, axes {', '.join(found['axes'])}"))
+    console.print(Text(f"presets of the dial: {', '.join(found['presets'])}"), soft_wrap=True)
     console.print(_artifacts(found["artifacts"]))
     for artifact in found["artifacts"]:
         if artifact["state"] == "stale":

@@ -5,6 +5,7 @@ from alignx.config.files import load_config
 from alignx.config.schema import (
     MERGE_NAMES,
     Candidate,
+    DialPreset,
     DialSetting,
     EndToEndConfig,
     EvaluateConfig,
@@ -20,6 +21,7 @@ __all__ = [
     "MERGE_NAMES",
     "AxisConfig",
     "Candidate",
+    "DialPreset",
     "DialSetting",
     "EndToEndConfig",
     "EvaluateConfig",

@@ -3,6 +3,7 @@
 The defaults are what measured best on the embedded model; `presets.py` holds the published settings.
 """
 
+from difflib import get_close_matches
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,8 +15,11 @@ MergeName = Literal["uniform", "task-arithmetic", "ties", "dare", "negate"]
 MERGE_NAMES: tuple[MergeName, ...] = ("uniform", "task-arithmetic", "ties", "dare", "negate")
 
 
+# Typed on the command line and shown in reports, so no spaces and no marks.
+PresetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+
 # Names that artifacts and figures use beside the axes'.
-RESERVED_AXES = {"shared", "joint", "latent", "average", "interval", "nats"}
+RESERVED_AXES = {"shared", "joint", "joint-mr", "latent", "average", "interval", "nats"}
 
 
 class Candidate(StrictModel):
@@ -82,7 +86,15 @@ class EndToEndConfig(StrictModel):
     enabled: bool = True
     epochs: int = Field(2, ge=1)
     learning_rate: float = Field(0.05, gt=0)
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, description="prompts an optimiser step")
+    micro_batch_tokens: int = Field(
+        1024, ge=1, description="tokens a forward pass, padding included; a longer example goes alone"
+    )
+    validation_share: float = Field(
+        0.2, ge=0, le=0.5, description="share of an axis's mix prompts held out to choose the pass; 0: keep the last"
+    )
+    patience: int = Field(2, ge=1, description="passes without a lower validation loss before it stops")
+    checkpoint_steps: int = Field(10, ge=1, description="optimiser steps between two checkpoints")
     label_weight: float = Field(0.0, ge=0, description="weight of cross-entropy to the best expert")
     entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy bonus of the mixture")
     kl_weight: float = Field(0.1, ge=0, description="weight of KL(mixture || warm start)")
@@ -130,17 +142,34 @@ class EvaluateConfig(StrictModel):
     ablations: bool = Field(False, description="score the warm start and the plain router beside the mixture")
     joint: bool = Field(True, description="train and score the joint LoRA")
     joint_candidates: tuple[Candidate, ...] = Field((), description="empty: Stage 1's own rate, 1 and 2 passes")
+    joint_mr: bool = Field(
+        False, description="train and score a joint LoRA as wide as all experts together (m times their rank) too"
+    )
+    joint_mr_candidates: tuple[Candidate, ...] = Field((), description="empty: what was chosen for the joint LoRA")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.joint_mr and not (self.joint or self.joint_mr_candidates):
+            raise ValueError(
+                "joint_mr is trained as the joint LoRA was; set `joint: true` or give `joint_mr_candidates`"
+            )
+        return self
 
 
-class DialSetting(StrictModel):
-    """A named setting of the dial."""
+class DialPreset(StrictModel):
+    """A setting of the dial; in `presets` the key is its name."""
 
-    label: str = Field(min_length=1)
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         {}, description="axis -> factor on its odds"
     )
     floors: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field({}, description="axis -> least share of the mixture")
     strength: float = Field(1.0, allow_inf_nan=False, description="scale of all experts; 0 is the base")
+
+
+class DialSetting(DialPreset):
+    """A setting of the dial under a label of any words."""
+
+    label: str = Field(min_length=1)
 
 
 class ShowcaseConfig(StrictModel):
@@ -166,6 +195,7 @@ class RunConfig(StrictModel):
     stage2: Stage2Config = Stage2Config()
     evaluate: EvaluateConfig = EvaluateConfig()
     showcase: ShowcaseConfig = ShowcaseConfig()
+    presets: dict[PresetName, DialPreset] = Field({}, description="own settings of the dial, by name")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -180,13 +210,27 @@ class RunConfig(StrictModel):
                 )
         if self.quantization != "none":
             self._check_quantised()
+        if self.evaluate.joint_mr and self.stage1.method == "full":
+            raise ValueError("a fully fine-tuned joint model has no rank to widen; set `evaluate.joint_mr: false`")
         for setting in self.showcase.settings:
-            if sum(setting.floors.values()) > 1:
-                raise ValueError(f"showcase setting `{setting.label}`: floors add up to more than 1")
-            unknown = sorted((setting.weights.keys() | setting.floors.keys()) - self.axes.keys())
-            if unknown:
-                raise ValueError(f"showcase setting `{setting.label}` names axis `{unknown[0]}`, which this run lacks")
+            self._check_dial(f"showcase setting `{setting.label}`", setting)
+        for name, preset in self.presets.items():
+            self._check_dial(f"preset `{name}`", preset)
         return self
+
+    def _check_dial(self, what: str, setting: DialPreset) -> None:
+        unknown = sorted((setting.weights.keys() | setting.floors.keys()) - self.axes.keys())
+        if unknown:
+            near = get_close_matches(unknown[0], self.axes, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"axes of this run: {', '.join(self.axes)}"
+            raise ValueError(f"{what} names axis `{unknown[0]}`, which this run lacks; {hint}")
+        if sum(setting.floors.values()) > 1 + 1e-9:
+            raise ValueError(f"{what}: floors add up to more than 1; lower them")
+        if all(setting.weights.get(axis, 1.0) == 0 for axis in self.axes):
+            raise ValueError(f"{what}: all axis weights are 0; leave one on, or set `strength: 0` for the base")
+        off = sorted(axis for axis, floor in setting.floors.items() if floor > 0 and setting.weights.get(axis) == 0)
+        if off:
+            raise ValueError(f"{what}: a floor on axis `{off[0]}`, whose weight is 0; drop one of them")
 
     def _check_quantised(self) -> None:
         """Nothing can be added to quantised weights; experts behind gates do not need it."""

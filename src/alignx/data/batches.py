@@ -45,3 +45,18 @@ def rows_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of similar length, longest first, so that an out-of-memory shows at once."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def rows_by_tokens(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Row numbers in batches of similar length, longest first, of at most `max_tokens` tokens with padding.
+
+    A row longer than that is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        # The first row of a batch is its longest, which the others are padded to.
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= max_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches

@@ -21,7 +21,7 @@ from alignx.data.batches import rows_by_length
 from alignx.errors import ArtifactError, ConfigError
 from alignx.evaluate.methods import Method
 from alignx.evaluate.prompts import TestPrompt
-from alignx.mixture.runtime import left_padded
+from alignx.mixture.padding import left_padded
 from alignx.models.fold import folded
 from alignx.models.gated import GatedModel
 from alignx.models.load import BaseModel

@@ -2,17 +2,19 @@
 
 It is trained in exactly the format it is tested in (no injection), on the prompts the experts were trained on, at the
 experts' rank, and its rate and passes are chosen on the mix split. A baseline is never weakened: where the experts are
-fully fine-tuned, so is the joint model, and it is chosen and scored whole.
+fully fine-tuned, so is the joint model, and it is chosen and scored whole. `joint-mr` is the same at m times the rank:
+as many parameters as the m experts have together.
 """
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from alignx.config import Candidate, RunConfig
 from alignx.data.prepare import data_fingerprint, read_splits
+from alignx.errors import ArtifactError
 from alignx.models.fold import Updates, folded
 from alignx.models.gated import GatedModel
 from alignx.models.layers import adapted_modules
@@ -20,7 +22,7 @@ from alignx.models.lazy import LazyBase
 from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
-from alignx.runs.files import write_json
+from alignx.runs.files import read_json, write_json
 from alignx.stage1.adapter_files import check_adapter
 from alignx.stage1.experts import SHARED, expert_files, expert_updates
 from alignx.stage1.full import TASK_VECTOR
@@ -30,12 +32,35 @@ from alignx.stage2.logistic import equal_axis_weights
 from alignx.stage2.pipeline import target_items, target_losses
 
 JOINT = "joint"
+JOINT_MR = "joint-mr"
 
 
 def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     """Train every candidate that is missing, and keep the best on the mix split as `stage1/joint`."""
-    candidates = joint_candidates(config)
-    names = {_adapter_name(config, run, candidate): candidate for candidate in candidates}
+    names = {_adapter_name(config, run, candidate): candidate for candidate in joint_candidates(config)}
+    _train_and_choose(config, run, lazy, JOINT, names)
+
+
+def train_joint_mr(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
+    """The same at m times the experts' rank as `stage1/joint-mr`: at the joint LoRA's setting unless others are named.
+
+    The joint LoRA must have been chosen before where the config names no candidates.
+    """
+    candidates = config.evaluate.joint_mr_candidates or (_chosen_joint(run),)
+    names = {f"{JOINT_MR}-{_setting_name(candidate)}": candidate for candidate in candidates}
+    _train_and_choose(widened(config), run, lazy, JOINT_MR, names)
+
+
+def widened(config: RunConfig) -> RunConfig:
+    """The config with m times the rank for m axes, and alpha with it: alpha / rank, an update's scale, stays."""
+    m, stage1 = len(config.axes), config.stage1
+    wide = stage1.model_copy(update={"rank": m * stage1.rank, "alpha": m * stage1.alpha})
+    return config.model_copy(update={"stage1": wide})
+
+
+def _train_and_choose(
+    config: RunConfig, run: RunDirectory, lazy: LazyBase, kept_as: str, names: Mapping[str, Candidate]
+) -> None:
     for name, candidate in names.items():
         if name != SHARED:
             train_on_all_axes(
@@ -46,20 +71,20 @@ def train_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
         "mix": {axis: data_fingerprint(run, axis) for axis in config.axes},
         "scoring": [config.evaluate.max_tokens, config.evaluate.precision],
     }
-    folder = run.adapter_folder(JOINT)
-    if run.is_done("choose-joint", inputs, *expert_files(config, run, JOINT)):
-        notice("joint: up to date")
+    step, folder = f"choose-{kept_as}", run.adapter_folder(kept_as)
+    if run.is_done(step, inputs, *expert_files(config, run, kept_as)):
+        notice(f"{kept_as}: up to date")
         return
     losses = _mix_losses(config, run, lazy, list(names))
     best = min(losses, key=losses.__getitem__)
-    processes.from_main(lambda: _copy_expert(run, best))
+    processes.from_main(lambda: _copy_expert(run, best, kept_as))
     tried = [
         {"learning_rate": candidate.learning_rate, "epochs": candidate.epochs, "mix_loss": losses[name]}
         for name, candidate in names.items()
     ]
     chosen = {"learning_rate": names[best].learning_rate, "epochs": names[best].epochs}
     write_json(folder.parent / "choice.json", {"chosen": chosen, "tried": tried})
-    run.mark_done("choose-joint", inputs, *expert_files(config, run, JOINT), folder.parent / "choice.json")
+    run.mark_done(step, inputs, *expert_files(config, run, kept_as), folder.parent / "choice.json")
 
 
 def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
@@ -70,10 +95,10 @@ def joint_candidates(config: RunConfig) -> Sequence[Candidate]:
     return config.evaluate.joint_candidates or own
 
 
-def read_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> TaskVector:
-    """The chosen joint LoRA; of a fully fine-tuned joint model what its factors keep."""
-    run.check("choose-joint")
-    return read_task_vector(check_adapter(run, JOINT), adapted_modules(lazy.base.model, config.stage1.target_modules))
+def read_joint(config: RunConfig, run: RunDirectory, lazy: LazyBase, name: str = JOINT) -> TaskVector:
+    """The chosen joint LoRA (or `joint-mr`); of a fully fine-tuned joint model what its factors keep."""
+    run.check(f"choose-{name}")
+    return read_task_vector(check_adapter(run, name), adapted_modules(lazy.base.model, config.stage1.target_modules))
 
 
 def _adapter_name(config: RunConfig, run: RunDirectory, candidate: Candidate) -> str:
@@ -89,7 +114,20 @@ def _adapter_name(config: RunConfig, run: RunDirectory, candidate: Candidate) ->
         )
     ):
         return SHARED
-    return f"joint-rate-{candidate.learning_rate:g}-passes-{candidate.epochs}"
+    return f"{JOINT}-{_setting_name(candidate)}"
+
+
+def _setting_name(candidate: Candidate) -> str:
+    return f"rate-{candidate.learning_rate:g}-passes-{candidate.epochs}"
+
+
+def _chosen_joint(run: RunDirectory) -> Candidate:
+    run.check(f"choose-{JOINT}")
+    path = run.adapter_folder(JOINT).parent / "choice.json"
+    try:
+        return Candidate.model_validate(read_json(path)["chosen"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged; remove it and run `alignx run` again") from error
 
 
 def _mix_losses(config: RunConfig, run: RunDirectory, lazy: LazyBase, names: Sequence[str]) -> dict[str, float]:
@@ -114,9 +152,9 @@ def _mix_losses(config: RunConfig, run: RunDirectory, lazy: LazyBase, names: Seq
     return losses
 
 
-def _copy_expert(run: RunDirectory, name: str) -> None:
-    """Copy an expert into `stage1/joint`; the step's record is written afterwards, so a kill in between is noticed."""
-    source, target = run.adapter_folder(name).parent, run.adapter_folder(JOINT).parent
+def _copy_expert(run: RunDirectory, name: str, kept_as: str) -> None:
+    """Copy an expert into `stage1/<kept_as>`; the step's record comes afterwards, so a kill in between is noticed."""
+    source, target = run.adapter_folder(name).parent, run.adapter_folder(kept_as).parent
     for folder in ("adapter", TASK_VECTOR):
         shutil.rmtree(target / folder, ignore_errors=True)
         if (source / folder).is_dir():

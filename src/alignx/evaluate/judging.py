@@ -11,7 +11,7 @@ from alignx.config import RunConfig
 from alignx.errors import ConfigError
 from alignx.evaluate.answers import KeptAnswer, answer_key, answers_of, make_answers, read_answers
 from alignx.evaluate.asking import ask_all, missing_items
-from alignx.evaluate.joint import JOINT, read_joint, train_joint
+from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint, train_joint, train_joint_mr
 from alignx.evaluate.judge_scores import Certainty, judge_figures
 from alignx.evaluate.judged import Ask, JudgedRow, as_document, judged_row, questions_to, read_judged
 from alignx.evaluate.judges.budget import Budget
@@ -44,7 +44,7 @@ class JudgingOptions:
 
     Attributes:
         judges: names of `JUDGE_NAMES`.
-        methods: methods that answer; empty: all but the ablations.
+        methods: methods that answer; empty: base, experts, joint, uniform and AlignX.
         baseline: method that win rates are against.
         limit: most prompts of each group; none: all.
         max_new_tokens: longest answer.
@@ -169,6 +169,8 @@ def run_judging(
     check_current(config, run)
     if config.evaluate.joint and (not options.methods or JOINT in (*options.methods, options.baseline)):
         train_joint(config, run, lazy := lazy or LazyBase(config, run))
+    if config.evaluate.joint_mr and JOINT_MR in (*options.methods, options.baseline):
+        train_joint_mr(config, run, lazy := lazy or LazyBase(config, run))
     work = _work(config, run, options, test_data)
     kept = _complete_answers(config, run, work, options, lazy)
     budget = Budget(max_calls=options.max_calls, max_cost=options.max_cost)
@@ -237,15 +239,15 @@ def _generate(config: RunConfig, run: RunDirectory, work: _Work, options: Judgin
     examples = [prompt.example for prompt in work.prompts]
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
-    also = {JOINT: read_joint(config, run, lazy)} if JOINT in work.asked else {}
-    joint = expert_updates(config, run, base, JOINT) if also and experts.run_folded else None
+    also = {name: read_joint(config, run, lazy, name) for name in (JOINT, JOINT_MR) if name in work.asked}
+    joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
     with install_experts(config, run, base, also=also) as gated:
         found = methods(config, run, experts, gated, mocae, signatures, joint=joint)
         make_answers(
             config,
             base,
             gated,
-            [method for method in found if method.name in work.asked],
+            [method for method in found if method.label in work.asked],  # of repeats, the first
             work.prompts,
             work.answers_path,
             max_new_tokens=options.max_new_tokens,

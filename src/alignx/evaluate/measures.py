@@ -1,7 +1,7 @@
 """Judgements and routing -> figures, each with n and a 95% bootstrap interval; no model is needed from here on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,42 @@ def collect(judgements: Mapping[str, Sequence[Judgement]]) -> ScoredPrompts:
     return ScoredPrompts(
         hashes, [row.axis for row in first], losses, {name: list(rows) for name, rows in judgements.items()}
     )
+
+
+def repeats_of(judgements: Mapping[str, Sequence[Judgement]]) -> dict[str, list[Sequence[Judgement]]]:
+    """Method -> its judgements with each seed, for methods that were scored with several; the given keys are labels."""
+    by_method: dict[str, list[Sequence[Judgement]]] = {}
+    for rows in judgements.values():
+        by_method.setdefault(rows[0].method, []).append(rows)
+    return {method: repeats for method, repeats in by_method.items() if len(repeats) > 1}
+
+
+def mean_over_repeats(judgements: Mapping[str, Sequence[Judgement]]) -> dict[str, Sequence[Judgement]]:
+    """Method -> its judgements, each figure the mean over the seeds that the method was scored with."""
+    repeated = repeats_of(judgements)
+    found: dict[str, Sequence[Judgement]] = {}
+    for rows in judgements.values():
+        method = rows[0].method
+        if method not in found:
+            found[method] = list(map(_mean_judgement, *repeated[method])) if method in repeated else rows
+    return found
+
+
+def repeat_losses(judgements: Mapping[str, Sequence[Judgement]]) -> dict[str, list[float]]:
+    """Method -> its loss on the average of the axes with each seed that it was scored with, where they are several."""
+    return {
+        method: [stratified_mean([row.loss for row in rows], [row.axis for row in rows]) for rows in repeats]
+        for method, repeats in repeats_of(judgements).items()
+    }
+
+
+def _mean_judgement(*repeats: Judgement) -> Judgement:
+    def mean(name: str) -> float | None:
+        values = [getattr(judgement, name) for judgement in repeats]
+        return None if any(value is None for value in values) else float(np.mean(values))
+
+    loss = float(np.mean([judgement.loss for judgement in repeats]))
+    return replace(repeats[0], loss=loss, safe_preferred=mean("safe_preferred"), mc1=mean("mc1"), mc2=mean("mc2"))
 
 
 def loss_table(prompts: ScoredPrompts, *, n_draws: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:

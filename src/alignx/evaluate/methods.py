@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignx.config import MERGE_NAMES, RunConfig
-from alignx.evaluate.joint import JOINT
+from alignx.evaluate.joint import JOINT, JOINT_MR
 from alignx.models.fold import Updates
 from alignx.models.gated import GatedModel
 from alignx.progress import notice
@@ -33,16 +33,23 @@ class Method:
     """One row of the tables.
 
     Attributes:
-        name: `base`, `expert-<axis>`, `joint`, `uniform`, `alignx`, or `ablation-...`.
+        name: `base`, `expert-<axis>`, `joint`, `joint-mr`, `uniform`, a merge's name, `alignx`, or `ablation-...`.
         weights: (n, adapters) of the installed adapters; none is the bare base.
         made_from: fingerprint of what its scores depend on, besides the prompts.
         updates: dense updates folded into the base while it is scored.
+        repeat: 0, 1, ... where a method is scored with several seeds; its row is their mean.
     """
 
     name: str
     weights: Tensor | None
     made_from: str
     updates: Updates = field(default_factory=dict)
+    repeat: int = 0
+
+    @property
+    def label(self) -> str:
+        """The name, with the repeat's number from the second on."""
+        return f"{self.name}#{self.repeat}" if self.repeat else self.name
 
 
 def expert_method(axis: str) -> str:
@@ -60,18 +67,20 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
     found = {BASE: "", **{expert_method(axis): trained[axis] for axis in config.axes}}
     if config.evaluate.joint:
         found[JOINT] = run.step_fingerprint("choose-joint")
+    if config.evaluate.joint_mr:
+        found[JOINT_MR] = run.step_fingerprint("choose-joint-mr")
     found |= {UNIFORM: fingerprint(trained), ALIGNX: mixed}
     if config.evaluate.ablations:
         names = ("warm-start", "plain-router", *(("shared-only",) if config.stage1.shared_expert else ()))
         found |= {f"ablation-{name}": mixed for name in names}
     made = [name for name in MERGE_NAMES if name != "uniform" and run.merge_path(name).is_file()]
     current = [name for name in made if merge_is_current(config, run, name)]
-    return found | {f"ablation-{name}": run.step_fingerprint(f"merge-{name}") for name in current}
+    return found | {name: run.step_fingerprint(f"merge-{name}") for name in current}
 
 
 def is_main(method: str) -> bool:
-    """Whether a method is answered with and judged unless others are named: no ablation."""
-    return not method.startswith("ablation-")
+    """Whether a method is answered with and judged unless others are named: no ablation, merge or second joint LoRA."""
+    return method in {BASE, JOINT, UNIFORM, ALIGNX} or method.startswith(expert_method(""))
 
 
 def methods(
@@ -90,7 +99,7 @@ def methods(
         config: the run's config.
         run: the run directory.
         experts: the whole experts.
-        gated: shared, axes' and (when scored) joint adapters, installed.
+        gated: shared, axes' and (when scored) joint and joint-mr adapters, installed.
         mocae: the trained mixture.
         signatures: (n, sum of widths) of the prompts to score.
         joint: the joint expert's whole update, where gates would leave something out.
@@ -109,10 +118,12 @@ def methods(
 
     found = [Method(BASE, None, made_from[BASE])]
     found += [fixed(expert_method(axis), {axis: 1.0}, expert_method(axis)) for axis in axes]
-    if JOINT in gated.names:
-        weights = torch.zeros(n, len(gated.names))
-        weights[:, gated.names.index(JOINT)] = 0 if joint else 1
-        found.append(Method(JOINT, weights, made_from[JOINT], joint or {}))
+    for name in (JOINT, JOINT_MR):
+        if name in gated.names:
+            whole = joint or {} if name == JOINT else {}
+            weights = torch.zeros(n, len(gated.names))
+            weights[:, gated.names.index(name)] = 0 if whole else 1
+            found.append(Method(name, weights, made_from[name], whole))
     found.append(fixed(UNIFORM, dict.fromkeys(axes, 1 / len(axes)), UNIFORM))
     pi, scale = neutral_mixture(mocae, routing)
     found.append(Method(ALIGNX, gates(pi, scale), made_from[ALIGNX]))
@@ -156,9 +167,11 @@ def _merges(
     for name in MERGE_NAMES:
         if name == "uniform" or not run.merge_path(name).is_file():
             continue
-        if f"ablation-{name}" not in made_from:
+        if name not in made_from:
             notice(f"{name}: made from other experts; left out until `alignx stage2 --method {name}` is run again")
             continue
-        weights, updates = merge_form(experts, gated.names, read_merge(run, name), n)
-        found.append(Method(f"ablation-{name}", weights, made_from[f"ablation-{name}"], updates))
+        for repeat, merge in enumerate(read_merge(run, name).repeats):
+            weights, updates = merge_form(experts, gated.names, merge, n)
+            source = fingerprint([made_from[name], merge.seed]) if repeat else made_from[name]
+            found.append(Method(name, weights, source, updates, repeat))
     return found

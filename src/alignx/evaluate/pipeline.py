@@ -18,7 +18,7 @@ from alignx.data.prepare import read_splits
 from alignx.data.sources import load_test_folder
 from alignx.data.splits import leave_out_trained
 from alignx.errors import ArtifactError, DataError
-from alignx.evaluate.joint import JOINT, read_joint, train_joint
+from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint, train_joint, train_joint_mr
 from alignx.evaluate.likelihood import PROMPT_STYLE, Judgement, LikelihoodItem, judge, likelihood_items
 from alignx.evaluate.measures import (
     ScoredPrompts,
@@ -26,8 +26,11 @@ from alignx.evaluate.measures import (
     collect,
     likelihood_table,
     loss_table,
+    mean_over_repeats,
     own_expert_losses,
     relative_difference,
+    repeat_losses,
+    repeats_of,
 )
 from alignx.evaluate.methods import ALIGNX, Method, expert_method, methods, neutral_mixture, sources
 from alignx.models.fold import folded
@@ -75,23 +78,31 @@ def run_evaluate(
     name = evaluation_folder_name(test_data)
     if config.evaluate.joint:
         train_joint(config, run, lazy)
+    if config.evaluate.joint_mr:
+        train_joint_mr(config, run, lazy)
     base = lazy.base
     limit = min(config.evaluate.max_tokens, base.context_tokens)
     items = likelihood_items(examples, base.template, max_tokens=limit)
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
-    also = {JOINT: read_joint(config, run, lazy)} if config.evaluate.joint else {}
-    joint = expert_updates(config, run, base, JOINT) if also and experts.run_folded else None
+    asked = {JOINT: config.evaluate.joint, JOINT_MR: config.evaluate.joint_mr}
+    also = {name: read_joint(config, run, lazy, name) for name, wanted in asked.items() if wanted}
+    joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
     folder = run.evaluation_folder(name)
     with install_experts(config, run, base, also=also) as gated:
         found = methods(config, run, experts, gated, mocae, signatures, joint=joint)
         judgements = _judge_all(config, run, found, items, base, gated, folder)
-    prompts = collect(judgements)
+    prompts = collect(mean_over_repeats(judgements))
     routing = mocae.route(signatures)
     metrics = _metrics(config, mocae, routing, signatures, prompts, left_out) | {"name": name}
+    metrics["repeats"] = repeat_losses(judgements)
     metrics |= _judged_before(config, run, folder / "metrics.json")
-    write_jsonl(folder / "prompts.jsonl", _prompt_rows(config, mocae, routing, signatures, prompts))
+    rows = _prompt_rows(config, mocae, routing, signatures, prompts)
+    for repeats in repeats_of(judgements).values():
+        for row, *scored in zip(rows, *repeats, strict=True):
+            row.setdefault("loss_by_repeat", {})[scored[0].method] = [judgement.loss for judgement in scored]
+    write_jsonl(folder / "prompts.jsonl", rows)
     write_json(folder / "metrics.json", metrics)
     run.mark_done(f"evaluate-{name}", {}, folder / "prompts.jsonl", folder / "metrics.json")
     return metrics
@@ -164,7 +175,7 @@ def _judge_all(
     gated: GatedModel,
     folder: Path,
 ) -> dict[str, list[Judgement]]:
-    """Judgements of every method; those kept from before with the same fingerprint are not made again."""
+    """Judgements of every method, by label; those kept from before with the same fingerprint are not made again."""
     path, step = folder / "judgments.jsonl", f"judge-{folder.name}"
     try:
         run.check(step)
@@ -174,11 +185,11 @@ def _judge_all(
         kept = {}
     shown = [[asdict(item.example), item.answers.prompt_ids, item.answers.answers] for item in items]
     asked = fingerprint([shown, resolved_precision(config.evaluate.precision)])
-    keys = {method.name: fingerprint([asked, method.name, method.made_from]) for method in found}
-    judgements = {name: kept[key] for name, key in keys.items() if len(kept.get(key, ())) == len(items)}
+    keys = {method.label: fingerprint([asked, method.name, method.made_from]) for method in found}
+    judgements = {label: kept[key] for label, key in keys.items() if len(kept.get(key, ())) == len(items)}
     for method in found:
-        if method.name in judgements:
-            notice(f"score {method.name}: up to date")
+        if method.label in judgements:
+            notice(f"score {method.label}: up to date")
         else:
             with folded(base.model, method.updates) if method.updates else nullcontext():
                 log_probs = answer_log_probs(
@@ -188,14 +199,15 @@ def _judge_all(
                     weights=method.weights,
                     batch_size=config.evaluate.batch_size,
                     precision=config.evaluate.precision,
-                    description=f"score {method.name}",
+                    description=f"score {method.label}",
                 )
-            judgements[method.name] = [
+            judgements[method.label] = [
                 judge(method.name, item, scores) for item, scores in zip(items, log_probs, strict=True)
             ]
-            write_jsonl(path, [row.row(keys[name]) for name in keys if name in judgements for row in judgements[name]])
+            done = [label for label in keys if label in judgements]
+            write_jsonl(path, [row.row(keys[label]) for label in done for row in judgements[label]])
             run.mark_done(step, {}, path)
-    return {method.name: judgements[method.name] for method in found}
+    return {method.label: judgements[method.label] for method in found}
 
 
 def _kept_judgements(path: Path) -> dict[str, list[Judgement]]:

@@ -14,7 +14,7 @@ from alignx.errors import ArtifactError
 from alignx.inspect.inventory import list_artifacts
 from alignx.models.save import model_files
 from alignx.runs.directory import RunDirectory
-from alignx.runs.files import read_json, read_tensors
+from alignx.runs.files import read_json, read_tensors, write_json
 from alignx.stage1.experts import SHARED
 from alignx.stage1.extracts import read_latent_space
 from alignx.stage1.geometry import (
@@ -29,6 +29,7 @@ from alignx.stage1.geometry import (
 from alignx.stage1.keep import base_is_current
 from alignx.stage1.task_vector import TaskVector
 from alignx.stage1.vector_source import VectorSource, run_vector
+from alignx.stage2.presets import preset_names
 
 # Share of the variance that a task matrix's main directions hold.
 SHARE = 0.9
@@ -39,8 +40,8 @@ def inspect_run(run: RunDirectory) -> dict[str, Any]:
     """What is there, in json values; parts that cannot be made yet are none.
 
     Returns:
-        `artifacts`, `training`, `vectors` (norms and cosines), `angles` (one entry a pair), `latent`, `signatures`
-        (points of the picture), and `problems` (one line for each file that cannot be read).
+        `artifacts`, `presets` (names of the dial's), `training`, `vectors` (norms and cosines), `angles` (one entry a
+        pair), `latent`, `signatures` (points of the picture), and `problems` (one line a file that cannot be read).
 
     Raises:
         ArtifactError: not a run directory.
@@ -53,6 +54,7 @@ def inspect_run(run: RunDirectory) -> dict[str, Any]:
         "model": config.model,
         "axes": list(config.axes),
         "method": config.stage1.method,
+        "presets": preset_names(list(config.axes), config.presets),
         "artifacts": [asdict(artifact) for artifact in list_artifacts(config, run)],
         "training": _training(run, [*sources]),
         "vectors": None,
@@ -75,6 +77,29 @@ def inspect_run(run: RunDirectory) -> dict[str, Any]:
         sketches = _tolerant(lambda: read_tensors(run.parameter_matrix_path), problems) or {}
         found["vectors"]["estimated_cosines"] = _estimated(sketches, list(sources))
     return found | {"problems": problems}
+
+
+def expert_geometry(config: RunConfig, run: RunDirectory) -> dict[str, Any] | None:
+    """Norms, cosines and principal angles of a run's experts; measured once and kept in `inspect/geometry.json`.
+
+    Returns:
+        `vectors` and `angles` as in `inspect_run`; none without an expert that can be read.
+    """
+    step, path = "geometry", run.root / "inspect" / "geometry.json"
+    inputs = [run.step_fingerprint(f"train-{axis}") for axis in config.axes]
+    inputs += [run.step_fingerprint("train-shared"), run.step_fingerprint("finish-stage1")]
+    if run.is_done(step, inputs, path):
+        kept: dict[str, Any] = read_json(path)
+        return kept
+    problems: list[str] = []
+    sources = _sources(config, run, problems)
+    if not sources:
+        return None
+    matrices = _read_matrices(config, run, problems)
+    found = {"vectors": _vectors(run, sources), "angles": _angles(sources, matrices["task_matrix"])}
+    write_json(path, found)
+    run.mark_done(step, inputs, path)
+    return found
 
 
 def _sources(config: RunConfig, run: RunDirectory, problems: list[str]) -> dict[str, VectorSource]:

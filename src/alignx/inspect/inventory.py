@@ -71,8 +71,9 @@ def _expected(config: RunConfig, run: RunDirectory) -> Iterator[_Expected]:
         if run.merge_path(method).is_file() or method in config.stage2.merges:
             current = partial(merge_is_current, config, run, method)
             yield f"merge {method}", run.merge_path(method), current, f"alignx stage2 {root} --method {method}"
-    if run.adapter_folder("joint").is_dir():
-        yield "joint LoRA", run.adapter_folder("joint"), _always, ""
+    for name in ("joint", "joint-mr"):
+        if run.adapter_folder(name).is_dir():
+            yield f"{name} LoRA", run.adapter_folder(name), _always, ""
     yield "scores", run.evaluation_folder("test") / "metrics.json", _always, f"alignx evaluate {root}"
     yield "report", root / "report.html", _always, f"alignx report {root}"
 

@@ -6,10 +6,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignx.errors import ModelError
-from alignx.models.layers import oriented
+from alignx.models.gated import GatedModel
+from alignx.models.layers import is_transposed, oriented
+from alignx.models.named import named_owner, named_weight
+from alignx.models.originals import Originals
 
 # Name of a module (its weight is meant) or of a parameter -> function giving its dense update: (out, in) for a linear
 # layer whichever way it keeps its weight, else in the parameter's shape.
@@ -17,59 +20,87 @@ Updates = Mapping[str, Callable[[], Tensor]]
 
 
 @contextmanager
-def folded(model: Any, updates: Updates) -> Iterator[None]:
+def folded(model: Any, updates: Updates, originals: Originals | None = None) -> Iterator[None]:
     """Add an update to each named weight; on leaving, the original bits are put back.
 
     Args:
         model: the base.
         updates: name -> function giving its dense update; called one at a time, so that only one dense update exists
             at once. Weights that are tied are one parameter: an update of one is an update of both.
+        originals: where the original bits are read from; none: a copy is kept while inside.
 
-    The originals are kept as a copy while inside, never recomputed by subtraction, which would drift.
+    The originals are never recomputed by subtraction, which would drift.
 
     Raises:
         ModelError: a weight is quantised, so nothing can be added to it.
     """
-    originals: dict[str, Tensor] = {}
+    originals = originals or Originals(model)
+    for name in updates:
+        _addable(model, name)
+    originals.keep(updates)  # all before the first is changed: a weight may have two names
+    changed: list[str] = []
     try:
         with torch.no_grad():
             for name, update in updates.items():
                 weight = named_weight(model, name)
-                if not weight.is_floating_point():
-                    raise ModelError(
-                        f"`{name}` is quantised ({weight.dtype}), so no update can be added to it; set `quantization: "
-                        "none` for what needs dense updates, such as merges"
-                    )
-                originals[name] = weight.detach().clone()
+                changed.append(name)
                 added = oriented(update(), named_owner(model, name)).to(weight.device)
                 weight.copy_((weight.float() + added.float()).to(weight.dtype))
         yield
     finally:
-        with torch.no_grad():
-            for name, original in originals.items():
-                named_weight(model, name).copy_(original)
+        originals.restore(changed)
 
 
-def named_weight(model: Any, name: str) -> Tensor:
-    """The weight of the module of that name, or the parameter of that name.
+@contextmanager
+def adapters_folded(gated: GatedModel, weights: Tensor, originals: Originals) -> Iterator[None]:
+    """Add one mixture of installed adapters to the base's weights; on leaving, the original bits are put back.
+
+    Nothing dense is made: W += (B g) A, in place, in the weight's dtype (a bfloat16 sum is rounded to bfloat16, as that
+    of any merged model).
+
+    Args:
+        gated: the adapters; their gates are open inside without being computed.
+        weights: (adapters,) float, in the order of `gated.names`.
+        originals: where the original bits are read from.
 
     Raises:
-        AttributeError: the model has neither.
+        ModelError: a weight is quantised, so nothing can be added to it.
+        ArtifactError: as `Originals.restore`.
     """
-    owner, _, last = name.rpartition(".")
-    found: Any = getattr(model.get_submodule(owner), last)
-    if isinstance(found, nn.Module):
-        found = found.weight
-    weight: Tensor = found
+    names = list(gated.layers)
+    for name in names:
+        _addable(gated.model, name)
+    originals.keep(names)
+    values = gated.coordinates(weights.detach().float())
+    columns = None if bool((values != 0).all()) else values.nonzero()[:, 0]
+    changed: list[str] = []
+    try:
+        with torch.no_grad():
+            for name, layer in gated.layers.items():
+                changed.append(name)
+                weight, a, b = layer.weight, layer.a, layer.b
+                scales = values.to(weight.device)
+                if columns is not None:
+                    a, b, scales = a[columns], b[:, columns], scales[columns]
+                b = (b * scales).to(a.dtype)
+                if is_transposed(layer):
+                    weight.addmm_(a.T, b.T)
+                else:
+                    weight.addmm_(b, a)
+        with gated.folded():
+            yield
+    finally:
+        originals.restore(changed)
+
+
+def _addable(model: Any, name: str) -> Tensor:
+    weight = named_weight(model, name)
+    if not weight.is_floating_point():
+        raise ModelError(
+            f"`{name}` is quantised ({weight.dtype}), so no update can be added to it; set `quantization: none` for "
+            "what needs dense updates, such as merges"
+        )
     return weight
-
-
-def named_owner(model: Any, name: str) -> nn.Module:
-    """The module whose weight or other parameter `named_weight` finds."""
-    owner, _, last = name.rpartition(".")
-    module: nn.Module = model.get_submodule(owner)
-    found = getattr(module, last)
-    return found if isinstance(found, nn.Module) else module
 
 
 def weighted_updates(parts: Sequence[tuple[float, Updates]]) -> dict[str, Callable[[], Tensor]]:

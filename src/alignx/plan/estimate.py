@@ -180,8 +180,11 @@ def _needs(
     own = next(fit.need for fit in fits if (fit.method, fit.storage) == (settings.method, stored_as(config)))
     adapters = len(config.axes) + settings.shared_expert
     shape_options = (settings.rank, adapters, settings.target_modules)
-    # Batches are padded to their widest row: 1.66 times the mean for the median batch of 8 Alpaca rows, 3.9 at worst.
-    rows, width = config.stage2.end_to_end.batch_size, 2 * tokens.longest_example
+    end_to_end = config.stage2.end_to_end
+    rows = max(1, min(end_to_end.batch_size, end_to_end.micro_batch_tokens // tokens.longest_example))
+    # Padded to the widest row: 1.66 times the mean for the median batch of 8 Alpaca rows; never above the setting,
+    # but for an example that is longer and goes alone.
+    width = max(tokens.longest_example, min(2 * tokens.longest_example, end_to_end.micro_batch_tokens // rows))
     step = Pass(rows * width, round(rows * width / 2), rows, bf16)
     prompt = Pass(_ANSWER_PROMPT, 1, 1, False)
     return [

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alignx.models.fused_lora import fused_lora
-from alignx.models.gated import GatedModel, _Gate
+from alignx.models.gated import Gate, GatedModel
 from alignx.models.head import head_logits
 from alignx.models.layers import adapted_modules, linear_shape
 from alignx.models.low_rank import LowRankUpdate
@@ -167,7 +167,7 @@ def _gated(model: Any, rank: int, adapters: int, target_modules: str, gates: Ten
     }
     gated = GatedModel(model, {str(number): updates for number in range(adapters)})
     # `GatedModel.using` looks at the gates' values, which are not there; this is what it makes of gates all in use.
-    token = gated._gate.set(_Gate(gates.repeat_interleave(rank, dim=1), None))
+    token = gated._gate.set(Gate(gates.repeat_interleave(rank, dim=1), None))
     try:
         yield
     finally:

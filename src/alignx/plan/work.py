@@ -60,7 +60,9 @@ def count_tokens(config: RunConfig, style: str) -> Tokens:
         experts["shared"] = round(settings.shared_epochs * plain)
     # The base reads prompts up to the deepest routing depth only.
     extraction = settings.depths[-1] * (prompts + injected_prompts)
-    passes = end_to_end.epochs if end_to_end.enabled else 0
+    # A held-out prompt is read forward only, a third of a pass; the warm start's own validation is one more.
+    held = end_to_end.validation_share
+    passes = end_to_end.epochs * (1 - held) + (end_to_end.epochs + 1) * held / 3 if end_to_end.enabled else 0
     return Tokens(experts, round(extraction), round(len(config.axes) * scored), round(passes * mixed), round(longest))
 
 

@@ -6,13 +6,20 @@ from typing import Any
 
 import yaml
 
+from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.pipeline import TEST, read_metrics
-from alignx.evaluate.probe.pipeline import PROBE
+from alignx.evaluate.probe.pipeline import PROBE, read_probe
+from alignx.evaluate.tradeoff.pipeline import TRADEOFF, read_tradeoff
+from alignx.inspect.contents import expert_geometry
 from alignx.report.answers import AnswerGroup, group_answers
+from alignx.report.diagnosis import diagnosis_section
+from alignx.report.extremes import extremes_section
+from alignx.report.headline import headline_section
 from alignx.report.judges import JudgePart, average_tables, judge_parts
-from alignx.report.probe import ProbePart, probe_part
+from alignx.report.probe import probe_section
 from alignx.report.provenance import data_table, environment_table, model_table
+from alignx.report.section import Section
 from alignx.report.summary import KeyFigure, key_figures, limitations, takeaways
 from alignx.report.tables import (
     Table,
@@ -24,6 +31,7 @@ from alignx.report.tables import (
     routing_facts_table,
     versus_table,
 )
+from alignx.report.tradeoff_section import tradeoff_section
 from alignx.report.training import TrainingPart, gather_training
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_jsonl
@@ -79,11 +87,12 @@ class Contents:
         main: the evaluation on the run's own test split.
         others: evaluations on other folders, by name.
         answers: the showcase; empty when the run has none.
-        probe: what `alignx probe` measured; none when it was not run.
         training: what Stage 1 recorded.
         limitations: what the report does not show.
         provenance: model, data and environment.
         config: the resolved config as YAML.
+        opening: sections that follow the summary.
+        sections: sections that follow the main evaluation.
     """
 
     model: str
@@ -91,11 +100,12 @@ class Contents:
     main: EvaluationPart
     others: Sequence[EvaluationPart]
     answers: Sequence[AnswerGroup]
-    probe: ProbePart | None
     training: TrainingPart
     limitations: Sequence[str]
     provenance: Sequence[Table]
     config: str
+    opening: Sequence[Section] = ()
+    sections: Sequence[Section] = ()
 
 
 def gather(run: RunDirectory) -> Contents:
@@ -116,9 +126,8 @@ def gather(run: RunDirectory) -> Contents:
         model=config.model,
         axes=axes,
         main=main,
-        others=[_evaluation(run, name) for name in names if name not in {TEST, PROBE}],
+        others=[_evaluation(run, name) for name in names if name not in {TEST, TRADEOFF, PROBE}],
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
-        probe=_probe(run),
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),
         provenance=[
@@ -127,18 +136,21 @@ def gather(run: RunDirectory) -> Contents:
             environment_table(trained_in, main.metrics["environment"]),
         ],
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        opening=[headline_section(main.metrics)],
+        sections=_sections(config, run, main.metrics),
     )
 
 
-def _probe(run: RunDirectory) -> ProbePart | None:
-    path = run.evaluation_folder(PROBE) / "metrics.json"
-    if not path.is_file():
-        return None
-    run.check(PROBE)
-    try:
-        return probe_part(read_json(path))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: damaged ({error!r:.80}); run `alignx probe {run.root}` again") from error
+def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> list[Section]:
+    """Sections of their own that this run has something for, in order."""
+    swept, probed = read_tradeoff(run), read_probe(run)
+    found = [
+        tradeoff_section(swept) if swept else None,
+        diagnosis_section(metrics, expert_geometry(config, run)),
+        probe_section(probed) if probed else None,
+        extremes_section(config, run, metrics),
+    ]
+    return [section for section in found if section is not None]
 
 
 def _evaluation(run: RunDirectory, name: str) -> EvaluationPart:

@@ -21,6 +21,7 @@ from alignx.report.wording import (
     number,
     ordered_methods,
     per_cent,
+    shortened,
     signed_per_cent,
     signed_range,
     verdict_on,
@@ -28,6 +29,7 @@ from alignx.report.wording import (
 
 _WIDTH = 4.4  # inches; small enough for text to stay readable when a phone shrinks the panel to its width
 _ROW = 0.27
+_NAME, _AXIS, _TITLE = 24, 15, 32  # letters of names that a picture has room for
 _HATCHES = ("", "///", "...", "xxx")
 _READ_OUTS = {
     "axis": "axis_probs: which axis is it from?",
@@ -56,7 +58,8 @@ def loss_figure(metrics: Mapping[str, Any], *, prefix: str = "loss") -> str:
             axes = figure.subplots()
             _loss_panel(axes, metrics, methods, column)
             # Over the whole picture: beside long names of methods the axes are too narrow for long names of axes.
-            figure.suptitle(f"{column} (n = {metrics['n'][column]})", x=0.01, ha="left", fontsize=10, fontweight="bold")
+            title = f"{shortened(column, _TITLE)} (n = {metrics['n'][column]})"
+            figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
             label = _loss_label(metrics, methods, column)
             panels.append(inline_svg(figure, prefix=f"{prefix}-{at}", label=label))
     return "\n".join(panels)
@@ -93,7 +96,13 @@ def mixture_figure(metrics: Mapping[str, Any], *, prefix: str = "mixture") -> st
             widths = [mean_pi[origin][to] for origin in names]
             colour, hatch = _fill(at)
             axes.barh(
-                range(len(names)), widths, left=left, color=colour, hatch=hatch, edgecolor="white", label=f"expert {to}"
+                range(len(names)),
+                widths,
+                left=left,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                label=f"expert {shortened(to, _AXIS)}",
             )
             for row, width in enumerate(widths):
                 if width >= 0.08:
@@ -101,12 +110,14 @@ def mixture_figure(metrics: Mapping[str, Any], *, prefix: str = "mixture") -> st
                     middle = left[row] + width / 2
                     axes.text(middle, row, per_cent(width, 0), ha="center", va="center", color=ink, fontsize=8.5)
             left = [start + width for start, width in zip(left, widths, strict=True)]
-        axes.set_yticks(range(len(names)), [f"prompts of\n{name}" for name in names])
+        axes.set_yticks(range(len(names)), [f"prompts of\n{shortened(name, _AXIS)}" for name in names])
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("mean mixture weight")
-        figure.legend(loc="outside lower center", ncols=min(3, len(names)), fontsize=8.5)
+        figure.legend(
+            loc="outside lower center", ncols=min(3 if max(map(len, names)) < 12 else 2, len(names)), fontsize=8.5
+        )
         words = "; ".join(
             f"prompts of {origin}: " + ", ".join(f"{to} {per_cent(mean_pi[origin][to], 0)}" for to in names)
             for origin in names
@@ -119,6 +130,37 @@ def versus_figure(metrics: Mapping[str, Any], *, prefix: str = "versus") -> str:
     methods = ordered_methods(metrics["alignx_versus"], axes_of(metrics))
     rows = [("own expert (regret)", metrics["regret"])]
     rows += [(method_label(method), metrics["alignx_versus"][method]) for method in methods]
+    words = _difference_words(rows)
+    svg_label = f"AlignX's loss minus that of other methods. {words}."
+    return _difference_svg(
+        rows, "AlignX", "AlignX's loss against the method's\n(left of zero: AlignX is better)", prefix, svg_label
+    )
+
+
+def difference_figure(found: Mapping[str, Any], *, prefix: str = "difference") -> str:
+    """Loss of a second run minus a first one's, method by method, in per cent on average, with 95% intervals.
+
+    Args:
+        found: what `compare_runs` returned.
+        prefix: of the SVG's ids, once on a page.
+    """
+    methods = ordered_methods(found["methods"], found["axes"])
+    rows = [(method_label(method), found["difference"][method]) for method in methods]
+    label = f"Loss of the second run minus that of the first. {_difference_words(rows)}."
+    x_label = "second run's loss against the first's\n(left of zero: the second is better)"
+    return _difference_svg(rows, "second", x_label, prefix, label)
+
+
+def _difference_words(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    return "; ".join(
+        f"{name}: {signed_per_cent(found[AVERAGE])} ({signed_range(found['interval'])})" for name, found in rows
+    )
+
+
+def _difference_svg(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], ours: str, x_label: str, prefix: str, label: str
+) -> str:
+    """One row a relative difference with its interval; `ours` is who is better left of zero."""
     with house_style():
         figure = Figure(figsize=(_WIDTH, 1.35 + 0.4 * len(rows)), layout="constrained")
         axes = figure.subplots()
@@ -135,11 +177,14 @@ def versus_figure(metrics: Mapping[str, Any], *, prefix: str = "versus") -> str:
                 axes.plot([edge], [row], arrow, color=colour, markersize=8)
                 continue
             axes.plot([low, high], [row, row], color=colour, linewidth=1.6)
-            label = "" if verdict in named else name
-            axes.plot([value], [row], marker, color=colour, markerfacecolor=face, markersize=5.5, label=label)
+            legend = "" if verdict in named else name.replace("AlignX", ours)
+            axes.plot([value], [row], marker, color=colour, markerfacecolor=face, markersize=5.5, label=legend)
             named.add(verdict)
         values = [f"{signed_per_cent(found[AVERAGE])} ({signed_range(found['interval'])})" for _, found in rows]
-        axes.set_yticks(range(len(rows)), [f"{name}\n{value}" for (name, _), value in zip(rows, values, strict=True)])
+        axes.set_yticks(
+            range(len(rows)),
+            [f"{shortened(name, _NAME)}\n{value}" for (name, _), value in zip(rows, values, strict=True)],
+        )
         axes.tick_params(axis="y", length=0, labelsize=8)
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
@@ -147,10 +192,9 @@ def versus_figure(metrics: Mapping[str, Any], *, prefix: str = "versus") -> str:
         axes.grid(axis="x")
         axes.set_xlim(left, right)
         axes.margins(y=0.06)
-        axes.set_xlabel("AlignX's loss against the method's\n(left of zero: AlignX is better)")
+        axes.set_xlabel(x_label)
         figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
-        words = "; ".join(f"{name}: {value}" for (name, _), value in zip(rows, values, strict=True))
-        return inline_svg(figure, prefix=prefix, label=f"AlignX's loss minus that of other methods. {words}.")
+        return inline_svg(figure, prefix=prefix, label=label)
 
 
 def training_figure(losses: Mapping[str, Sequence[float]], *, prefix: str = "training") -> str:
@@ -176,7 +220,7 @@ def training_figure(losses: Mapping[str, Sequence[float]], *, prefix: str = "tra
             axes = figure.subplots()
             axes.plot(steps, values, ".", color=GREY, alpha=0.45, markersize=3)
             axes.plot(steps, smooth, color=BLUE, linewidth=1.6)
-            axes.set_title(name)
+            axes.set_title(shortened(name, _NAME))
             axes.set_ylim(bottom - room, top + room)
             axes.set_xlabel(f"optimiser step (line: moving average of {window})", fontsize=8)
             axes.set_ylabel("nats per token", fontsize=8)
@@ -209,7 +253,7 @@ def _loss_panel(axes: Axes, metrics: Mapping[str, Any], methods: Sequence[str], 
         face = "white" if method.startswith(ORACLE_PREFIX) else colour
         axes.plot([low, high], [row, row], color=colour, linewidth=2.2 if is_ours else 1.4)
         axes.plot([value], [row], "o", color=colour, markerfacecolor=face, markersize=6 if is_ours else 5)
-    axes.set_yticks(range(len(methods)), [method_label(method) for method in methods])
+    axes.set_yticks(range(len(methods)), [shortened(method_label(method), _NAME) for method in methods])
     for tick, method in zip(axes.get_yticklabels(), methods, strict=True):
         if method == ALIGNX:
             tick.set_fontweight("bold")

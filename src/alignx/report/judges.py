@@ -28,6 +28,7 @@ _MEASURES = {
     INFO_RATE: ("informative", "higher is better", "truthfulqa"),
     TI: ("true and informative (TI)", "higher is better", "truthfulqa"),
 }
+MEASURE_NAMES = {measure: (title, direction) for measure, (title, direction, _) in _MEASURES.items()}
 _SHORT = {
     WIN_RATE: "win rate",
     WIN_RATE_LC: "LC win rate",

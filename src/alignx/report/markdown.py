@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from alignx.report.answers import AnswerGroup
 from alignx.report.contents import Contents, EvaluationPart
 from alignx.report.judges import JudgePart
+from alignx.report.section import Picture, Section, SideBySide
 from alignx.report.tables import Cell, Column, Table
 
 
@@ -17,13 +18,12 @@ def render_markdown(contents: Contents) -> str:
         "## What to take away",
         escape_inline(contents.main.summary),
         *_key_figures(contents.main),
+        *(block for section in contents.opening for block in section_blocks(section)),
         *_evaluation(contents.main, level=2),
+        *(block for section in contents.sections for block in section_blocks(section)),
     ]
     if contents.answers:
         blocks += ["## Answers side by side", *(block for group in contents.answers for block in _answers(group))]
-    if contents.probe:
-        blocks += ["## Off its own data", *map(table_block, contents.probe.tables)]
-        blocks += map(escape_inline, contents.probe.left_out)
     if contents.training.table:
         blocks += ["## Training", table_block(contents.training.table)]
         blocks += [table_block(contents.training.choice)] if contents.training.choice else []
@@ -42,6 +42,27 @@ def render_markdown(contents: Contents) -> str:
     blocks += ["## Provenance", *(table_block(table) for table in contents.provenance)]
     blocks += ["Resolved config:", fenced(contents.config, "yaml")]
     return "\n\n".join(blocks) + "\n"
+
+
+def section_blocks(section: Section) -> list[str]:
+    """A section without its pictures."""
+    blocks = [f"## {escape_inline(section.title)}", *map(escape_inline, section.sentences)]
+    for block in section.blocks:
+        if isinstance(block, Table):
+            blocks.append(table_block(block))
+        elif isinstance(block, SideBySide):
+            blocks += [f"### {escape_inline(block.title)}", "\n".join(f"- {escape_inline(one)}" for one in block.about)]
+            for label, text in block.texts:
+                blocks += [f"{escape_inline(label)}:", fenced(text)]
+        else:
+            assert isinstance(block, Picture)
+    return blocks
+
+
+def render_sections(title: str, lead: str, sections: Iterable[Section]) -> str:
+    """A page that is sections only; ends with a newline."""
+    blocks = [f"# {escape_inline(title)}", *([escape_inline(lead)] if lead else [])]
+    return "\n\n".join([*blocks, *(block for section in sections for block in section_blocks(section))]) + "\n"
 
 
 def escape_inline(text: str) -> str:

@@ -1,5 +1,6 @@
 """The report of a run: one self-contained page with pictures, and the same in markdown."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -8,10 +9,12 @@ from markupsafe import Markup
 from alignx.report.contents import Contents, EvaluationPart, gather
 from alignx.report.figures import loss_figure, mixture_figure, reliability_figure, training_figure, versus_figure
 from alignx.report.markdown import render_markdown
+from alignx.report.section import Section
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import write_text
 
 TEMPLATE = "report.html.j2"
+SECTIONS_TEMPLATE = "sections.html.j2"
 
 
 def write_report(run: RunDirectory) -> tuple[Path, Path]:
@@ -35,19 +38,32 @@ def write_report(run: RunDirectory) -> tuple[Path, Path]:
 
 def render_html(contents: Contents) -> str:
     """The page: one file, no script, nothing fetched; equal contents give equal text."""
-    environment = Environment(
+    evaluations = [contents.main, *contents.others]
+    return (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            contents=contents,
+            figures={part.name: _figures(part, f"e{at}") for at, part in enumerate(evaluations)},
+            training_figure=Markup(training_figure(contents.training.losses)),
+        )
+    )
+
+
+def render_section_page(*, kicker: str, title: str, lead: str, sections: Sequence[Section]) -> str:
+    """A page that is sections only, in the report's own dress."""
+    template = _environment().get_template(SECTIONS_TEMPLATE)
+    return template.render(kicker=kicker, title=title, lead=lead, sections=sections)
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("alignx.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-    )
-    evaluations = [contents.main, *contents.others]
-    return environment.get_template(TEMPLATE).render(
-        contents=contents,
-        figures={part.name: _figures(part, f"e{at}") for at, part in enumerate(evaluations)},
-        training_figure=Markup(training_figure(contents.training.losses)),
     )
 
 

@@ -1,12 +1,12 @@
 """Off its own data: what `alignx probe` measured, as tables for the terminal, markdown and HTML alike."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from alignx.evaluate.methods import ALIGNX, BASE
 from alignx.evaluate.probe.foreign import AXIS_DOUBT, BEST_DOUBT, DETECTOR, LENGTH
 from alignx.evaluate.probe.sets import DISGUISE, FOREIGN, SEVERAL_AXES
+from alignx.report.section import Section
 from alignx.report.tables import Cell, Column, Row, Table
 from alignx.report.wording import method_label, number, number_range, per_cent, signed_per_cent, signed_range
 
@@ -29,16 +29,18 @@ _MEASURES = {
 }
 
 
-@dataclass(frozen=True)
-class ProbePart:
+def probe_section(metrics: Mapping[str, Any]) -> Section:
+    """What a report says and shows of a probe.
+
+    Args:
+        metrics: what `eval/probe/metrics.json` holds.
+    """
+    tables, left_out = probe_tables(metrics)
+    return Section("probe", "Off its own data", left_out, tables)
+
+
+def probe_tables(metrics: Mapping[str, Any]) -> tuple[list[Table], list[str]]:
     """Tables of the probes that were made, and a sentence for each that was left out."""
-
-    tables: Sequence[Table]
-    left_out: Sequence[str]
-
-
-def probe_part(metrics: Mapping[str, Any]) -> ProbePart:
-    """What a probe's `metrics.json` says."""
     tables: list[Table] = []
     left_out = []
     for probe, make in ((FOREIGN, _foreign), (DISGUISE, _disguise), (SEVERAL_AXES, _several_axes)):
@@ -49,7 +51,7 @@ def probe_part(metrics: Mapping[str, Any]) -> ProbePart:
             left_out.append(f"{probe}: left out: {figures['left_out']}")
         else:
             tables += make(figures)
-    return ProbePart(tables, left_out)
+    return tables, left_out
 
 
 def _foreign(figures: Mapping[str, Any]) -> list[Table]:

@@ -87,7 +87,7 @@ def limitations(metrics: Mapping[str, Any], licences: Mapping[str, str]) -> list
     """
     found = [
         "Likelihood is not answer quality: a lower loss says that reference answers became likelier, not that "
-        "generated answers are more helpful, safer or truer. No person and no judge model has read an answer.",
+        f"generated answers are more helpful, safer or truer. {_who_read(metrics)}",
         f"One seed ({metrics['seed']}) and one model ({metrics['model']}): intervals cover the choice of test prompts, "
         "not another training run, another split or another model.",
         _resolution(metrics),
@@ -111,6 +111,12 @@ def limitations(metrics: Mapping[str, Any], licences: Mapping[str, str]) -> list
             "using what was trained on it."
         )
     return found
+
+
+def _who_read(metrics: Mapping[str, Any]) -> str:
+    if metrics.get("judges"):
+        return "No person has read an answer; judge models have, and err as their own sections say."
+    return "No person and no judge model has read an answer."
 
 
 def _difference(found: Mapping[str, Any], other: str) -> str:

@@ -13,6 +13,7 @@ from alignx.report.wording import (
     axes_of,
     counts,
     is_main,
+    listed,
     method_label,
     number,
     number_range,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = {"axis": "which axis is it from?", "best_expert": "which expert is best?"}
 PREDICTORS = {"alignx": "AlignX", "plain": "plain router", "plain_with_temperature": "plain router + temperature"}
-_MEASURES = {
+MEASURES = {
     "win_rate": "win rate vs base",
     "safe_preferred": "safe preferred",
     "mc1": "MC1",
@@ -136,7 +137,16 @@ def loss_table(metrics: Mapping[str, Any]) -> Table:
         loss_columns(metrics),
         tuple(rows),
         "With each value: its 95% bootstrap interval over test prompts. The average weighs every axis the same."
-        + bound,
+        + bound
+        + _repeats_note(metrics),
+    )
+
+
+def _repeats_note(metrics: Mapping[str, Any]) -> str:
+    """How far the seeds of a method lie apart whose row is their mean."""
+    return "".join(
+        f" {method_label(method)}: the mean of {len(losses)} seeds, with averages {listed([*map(number, losses)])}."
+        for method, losses in metrics.get("repeats", {}).items()
     )
 
 
@@ -162,7 +172,7 @@ def likelihood_table(metrics: Mapping[str, Any]) -> Table:
     axes, judged = axes_of(metrics), metrics["likelihood"]
     kinds = [
         (measure, axis)
-        for measure in _MEASURES
+        for measure in MEASURES
         for axis in axes
         if any(measure in by_axis.get(axis, {}) for by_axis in judged.values())
     ]
@@ -178,7 +188,7 @@ def likelihood_table(metrics: Mapping[str, Any]) -> Table:
         )
         for method in ordered_methods(judged, axes)
     ]
-    columns = [Column(f"{_MEASURES[measure]} ({axis})", _n_behind(judged, measure, axis)) for measure, axis in kinds]
+    columns = [Column(f"{MEASURES[measure]} ({axis})", _n_behind(judged, measure, axis)) for measure, axis in kinds]
     return Table(
         "Likelihood judge: per cent, higher is better",
         "method",
@@ -353,7 +363,7 @@ def _average_takes(metrics: Mapping[str, Any]) -> str:
     """Which figure stands for each axis; figures made before axes named theirs do not say."""
     if "metric" not in metrics:
         return "The average takes one figure an axis (win rate, safe preferred or MC2) and has no interval."
-    chosen = {axis: _MEASURES.get(name, "loss") for axis, name in metrics["metric"].items()}
+    chosen = {axis: MEASURES.get(name, "loss") for axis, name in metrics["metric"].items()}
     taken = "; ".join(f"{axis}: {words}" for axis, words in chosen.items())
     if "loss" in chosen.values():
         return f"Each axis is judged by one figure ({taken}); a loss is not a percentage, so there is no average."

@@ -6,7 +6,7 @@ from typing import Any
 
 from alignx.report.smoothing import moving_average, smoothing_window
 from alignx.report.tables import Cell, Column, Row, Table
-from alignx.report.wording import JOINT, number
+from alignx.report.wording import JOINT, JOINT_MR, number
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json
 
@@ -43,14 +43,17 @@ def gather_training(run: RunDirectory, axes: Sequence[str]) -> TrainingPart:
 
 
 def _without_copy(records: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The joint LoRA is a copy of the candidate that was chosen: shown once, under both names."""
-    joint = records.get(JOINT)
-    twins = [name for name, record in records.items() if name != JOINT and record == joint]
-    if not twins:
-        return dict(records)
-    return {
-        (f"{name} (= joint)" if name == twins[0] else name): record for name, record in records.items() if name != JOINT
-    }
+    """A joint LoRA is a copy of the candidate that was chosen: shown once, under both names."""
+    shown = dict(records)
+    for kept_as in (JOINT, JOINT_MR):
+        twins = [name for name, record in shown.items() if name != kept_as and record == shown.get(kept_as)]
+        if twins:
+            shown = {
+                (f"{name} (= {kept_as})" if name == twins[0] else name): record
+                for name, record in shown.items()
+                if name != kept_as
+            }
+    return shown
 
 
 def _table(records: Mapping[str, dict[str, Any]]) -> Table:

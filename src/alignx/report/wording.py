@@ -8,11 +8,33 @@ from alignx.evaluate.measures import AVERAGE
 Verdict = Literal["better", "worse", "not distinguishable", "unknown"]
 
 ALIGNX, BASE, JOINT, UNIFORM = "alignx", "base", "joint", "uniform"
+JOINT_MR = "joint-mr"
 ORACLE_PREFIX = "oracle-"
 EXPERT_PREFIX = "expert-"
 # Groups of the tables, in their order; a method that fits none comes last.
-_GROUPS = (BASE, EXPERT_PREFIX, JOINT, UNIFORM, ALIGNX, "ablation-", "joint-", ORACLE_PREFIX)
-_LABELS = {BASE: "base model", JOINT: "joint LoRA", UNIFORM: "uniform merge", ALIGNX: "AlignX"}
+_GROUPS = (
+    BASE,
+    EXPERT_PREFIX,
+    JOINT,
+    JOINT_MR,
+    UNIFORM,
+    "task-arithmetic",
+    "ties",
+    "dare",
+    "negate",
+    ALIGNX,
+    "ablation-",
+    "joint-",
+    ORACLE_PREFIX,
+)
+_LABELS = {
+    BASE: "base model",
+    JOINT: "joint LoRA",
+    JOINT_MR: "joint LoRA, m times the rank",
+    UNIFORM: "uniform merge",
+    ALIGNX: "AlignX",
+}
+_OTHER_LABELS = {"task-arithmetic": "task arithmetic", "ties": "TIES", "dare": "DARE", "negate": "negated experts"}
 
 
 def axes_of(metrics: Mapping[str, Any]) -> list[str]:
@@ -21,7 +43,7 @@ def axes_of(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def ordered_methods(names: Iterable[str], axes: Sequence[str]) -> list[str]:
-    """Methods in the order of the tables: base, experts, joint, uniform, AlignX, ablations, other joints, bounds."""
+    """Methods in the order of the tables: base, experts, joints, merges, AlignX, ablations, other joints, bounds."""
     given = list(names)
 
     def key(name: str) -> tuple[int, int, int]:
@@ -33,7 +55,7 @@ def ordered_methods(names: Iterable[str], axes: Sequence[str]) -> list[str]:
 
 
 def is_main(name: str) -> bool:
-    """Whether a method belongs to the short table: no ablation, no bound, no variant of the joint LoRA."""
+    """Whether a method belongs to the short table: no ablation, bound, merge or other variant of the joint LoRA."""
     return name in _LABELS or name.startswith(EXPERT_PREFIX)
 
 
@@ -51,6 +73,8 @@ def method_label(name: str) -> str:
             rest = name.removeprefix(prefix)
             # An axis keeps its own spelling; the rest of a method's name is ours.
             return f"{prefix[:-1]}: {rest if prefix == EXPERT_PREFIX else rest.replace('-', ' ')}"
+    if name in _OTHER_LABELS:
+        return _OTHER_LABELS[name]
     if name.startswith("joint-"):
         return f"joint LoRA: {name.removeprefix('joint-')}"
     return name
@@ -88,16 +112,16 @@ def per_cent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
-def signed_per_cent(share: float) -> str:
+def signed_per_cent(share: float, digits: int = 2) -> str:
     """A relative difference in per cent with its sign; a typographic minus, and no sign on zero.
 
     Example:
         >>> signed_per_cent(0.0123), signed_per_cent(-0.00001)
         ('+1.23%', '0.00%')
     """
-    text = f"{100 * share:+.2f}%"
+    text = f"{100 * share:+.{digits}f}%"
     if float(text[:-1]) == 0:
-        return "0.00%"
+        return f"{0:.{digits}f}%"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -117,6 +141,19 @@ def listed(words: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def shortened(name: str, letters: int) -> str:
+    """A name that fits a picture: a long one loses its middle; tables have it whole.
+
+    Example:
+        >>> shortened("a-very-long-name", 9), shortened("honest", 9)
+        ('a-ve…name', 'honest')
+    """
+    if len(name) <= letters:
+        return name
+    end = (letters - 1) // 2
+    return f"{name[: letters - 1 - end]}\N{HORIZONTAL ELLIPSIS}{name[len(name) - end :]}"
 
 
 def counts(metrics: Mapping[str, Any]) -> str:

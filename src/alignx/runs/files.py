@@ -43,12 +43,17 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         OSError: it cannot be written, such as on a full disk; names the file.
         ArtifactError: a process does not see the file that the main one wrote.
     """
-    processes.from_main(lambda: _write_here(path, write))
+    processes.from_main(lambda: write_here(path, write))
     if not processes.is_main():
         _await(path)
 
 
-def _write_here(path: Path, write: Callable[[Path], object]) -> None:
+def write_here(path: Path, write: Callable[[Path], object]) -> None:
+    """The same by every process for itself.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk; names the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=temporary_prefix(path.name), suffix=SUFFIX, dir=path.parent)
     os.close(handle)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from alignx.config import Stage1Config
 from alignx.errors import ArtifactError, TrainingError
-from alignx.models.fold import named_owner, named_weight
 from alignx.models.layers import adapted_modules, oriented
 from alignx.models.load import BaseModel
+from alignx.models.named import named_owner, named_weight
 from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.directory import fingerprint

@@ -52,7 +52,7 @@ def open_vector(text: str) -> VectorSource:
     """Open an adapter folder, a dense task vector's folder, or `RUN:AXIS`.
 
     Args:
-        text: as typed; `RUN:shared` and `RUN:joint` name a run's other adapters.
+        text: as typed; `RUN:shared`, `RUN:joint` and `RUN:joint-mr` name a run's other adapters.
 
     Raises:
         ArtifactError: nothing there; an unknown axis names the nearest one, a folder of another kind what it lacks.
@@ -103,7 +103,7 @@ def _open_folder(folder: Path, *, label: str) -> VectorSource:
 def _no_such_expert(run: RunDirectory, axis: str, axes: Sequence[str]) -> str:
     if axis in axes:
         return f"axis `{axis}` has no expert yet; train it with `alignx stage1` or `alignx run`"
-    trained = [name for name in ("shared", "joint") if run.adapter_folder(name).is_dir()]
+    trained = [name for name in ("shared", "joint", "joint-mr") if run.adapter_folder(name).is_dir()]
     known = [*axes, *trained]
     near = get_close_matches(axis, known, n=1)
     return f"unknown axis; {f'did you mean `{near[0]}`?' if near else 'the run has ' + ', '.join(known)}"

@@ -183,11 +183,16 @@ def _fit_axis_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatur
 
 def _fit_best_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config) -> Mocae:
     m = len(mocae.axes)
-    features = mocae.route(mix.signatures).features
+    # The head reads l / T_axis. It is fitted on l, and T goes into its columns, so that the calibration split's labels,
+    # which make T, do not reach what it says.
+    unit = torch.ones(3 * m, dtype=torch.float64)
+    unit[:m] = mocae.axis_temperature
+    features = mocae.route(mix.signatures).features * unit
     targets = soft_targets(mix.expert_losses, config.tie_tolerance)
     weights = equal_axis_weights(mix.axis_ids, m)
     l2 = choose_l2(features, targets, weights)
     weight, bias = fit_logistic(features, targets, weights, l2=l2)
+    weight = weight * unit
     mocae = replace(mocae, best_head=Head(weight, bias))
     if not config.fit_temperature:
         return mocae

@@ -4,7 +4,7 @@ All act on the axes' own task vectors; the shared expert, where a run has one, s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,8 @@ from alignx.stage1.task_vector import dare, ties
 COEFFICIENTS: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0, 1.5)
 TIES_DENSITY = 0.2  # Yadav et al. 2023, section 4: top 20%
 DARE_DENSITY = 0.5
+# Seeds of DARE's drops, from the run's own on; the others are what they are.
+DARE_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,19 @@ class Merge:
         """Whether the merge is a weighted sum of experts, which gates can run."""
         return self.method in {"uniform", "task-arithmetic", "negate"}
 
+    @property
+    def repeats(self) -> "tuple[Merge, ...]":
+        """The merge at every seed that it is scored at, at one coefficient; only DARE draws anything."""
+        n_seeds = DARE_SEEDS if self.method == "dare" else 1
+        return tuple(replace(self, seed=self.seed + number) for number in range(n_seeds))
+
     def settings(self) -> dict[str, Any]:
         """State for json."""
         document: dict[str, Any] = {"method": self.method, "coefficient": self.coefficient, "seed": self.seed}
         if self.method == "ties":
             document["density"] = TIES_DENSITY
         if self.method == "dare":
-            document["density"] = DARE_DENSITY
+            document |= {"density": DARE_DENSITY, "seeds": [merge.seed for merge in self.repeats]}
         return document | {"mix_loss": dict(self.mix_loss or {})}
 
     @classmethod

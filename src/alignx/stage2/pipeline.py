@@ -19,7 +19,7 @@ from alignx.models.scoring import PromptAnswers, answer_log_probs
 from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.checksums import file_checksum
-from alignx.runs.directory import RunDirectory
+from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.files import read_json, read_named_tensor, read_tensors, write_json, write_tensors
 from alignx.runs.schema_version import SCHEMA_VERSION, check_schema_version
 from alignx.stage1.activations import last_prompt_states
@@ -28,7 +28,8 @@ from alignx.stage1.experts import SHARED, expert_files
 from alignx.stage1.extracts import encode_prompts, finish_stage1, read_latent_space
 from alignx.stage1.latent import LatentSpace
 from alignx.stage1.pipeline import stage1_is_current
-from alignx.stage2.end_to_end import train_end_to_end
+from alignx.stage2.end_to_end import EndToEndRecord, train_end_to_end
+from alignx.stage2.end_to_end_state import EndToEndCheckpoint
 from alignx.stage2.experts import install_experts
 from alignx.stage2.fit import SplitFeatures, fit_mocae
 from alignx.stage2.logistic import equal_axis_weights
@@ -166,7 +167,11 @@ def target_losses(
 
 def _fit(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     inputs = _mocae_inputs(config, run)
+    checkpoint = EndToEndCheckpoint(
+        run.root / "stage2" / "checkpoint", fingerprint(inputs), config.stage2.end_to_end.checkpoint_steps
+    )
     if run.is_done("mocae", inputs, run.mocae_path, run.mocae_settings_path):
+        checkpoint.remove()  # a kill may have come between the record and this
         notice("mixture: up to date")
         return
     base, space = lazy.base, read_latent_space(run)
@@ -183,30 +188,44 @@ def _fit(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
         foreign_kinds=_foreign_kinds(),
         config=config.stage2,
     )
-    losses: list[float] = []
+    record: EndToEndRecord | None = None
     if config.stage2.end_to_end.enabled and not config.stage2.uniform:
         limit = min(config.evaluate.max_tokens, base.context_tokens)
         examples = [
             base.template.encode(example, max_tokens=limit) for axis in axes for example in read_splits(run, axis).mix
         ]
         with install_experts(config, run, base) as gated:
-            mocae, losses = train_end_to_end(
-                base, gated, mocae, mix, examples, config.stage2, precision=config.stage1.precision, seed=config.seed
+            mocae, record = train_end_to_end(
+                base,
+                gated,
+                mocae,
+                mix,
+                examples,
+                config.stage2,
+                precision=config.stage1.precision,
+                seed=config.seed,
+                checkpoint=checkpoint,
             )
     # The settings go last: a mixture without them is not one, so a kill in between is noticed.
     processes.from_main(lambda: run.mocae_settings_path.unlink(missing_ok=True))
     write_tensors(run.mocae_path, mocae.tensors())
     write_json(
-        run.mocae_settings_path, {"schema_version": SCHEMA_VERSION, **mocae.settings(), "end_to_end_losses": losses}
+        run.mocae_settings_path,
+        {
+            "schema_version": SCHEMA_VERSION,
+            **mocae.settings(),
+            "end_to_end": record.document() if record is not None else None,
+        },
     )
     run.mark_done("mocae", inputs, run.mocae_path, run.mocae_settings_path)
+    checkpoint.remove()
 
 
 def make_merge(config: RunConfig, run: RunDirectory, method: str, *, lazy: LazyBase | None = None) -> Merge:
     """Make one static merge and keep its settings in `stage2/<method>.json`.
 
     `uniform` and `negate` have nothing to choose; the others' coefficient is the one of `COEFFICIENTS` with the lowest
-    loss on the mix split, every axis weighing the same.
+    loss on the mix split, every axis weighing the same (of DARE, at the first of its seeds).
 
     Raises:
         ConfigError: unknown method.

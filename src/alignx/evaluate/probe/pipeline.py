@@ -116,6 +116,20 @@ def run_probe(
     return found
 
 
+def read_probe(run: RunDirectory) -> dict[str, Any] | None:
+    """What the last probe of a run measured; none when it was not probed.
+
+    Raises:
+        ArtifactError: it has changed since it was written.
+    """
+    path = run.evaluation_folder(PROBE) / "metrics.json"
+    if not path.is_file():
+        return None
+    run.check(PROBE)
+    metrics: dict[str, Any] = read_json(path)
+    return metrics
+
+
 @dataclass(frozen=True)
 class _Job:
     """What every probe needs."""

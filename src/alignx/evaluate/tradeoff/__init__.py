@@ -1,0 +1,1 @@
+"""The dial swept: what each axis gains and costs, and where fixed mixtures lie beside it."""

@@ -1,0 +1,148 @@
+"""Scores of many settings on the same prompts, kept prompt by prompt so that no mixture is scored twice on one."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignx.config import RunConfig
+from alignx.errors import ArtifactError
+from alignx.evaluate.likelihood import LikelihoodItem, judge, safe_margin
+from alignx.models.fold import Updates, folded
+from alignx.models.gated import GatedModel
+from alignx.models.load import BaseModel
+from alignx.models.precision import resolved_precision
+from alignx.models.scoring import answer_log_probs
+from alignx.progress import notice
+from alignx.runs.directory import RunDirectory, fingerprint
+from alignx.runs.files import read_jsonl, write_jsonl
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What one setting makes of the prompts.
+
+    Attributes:
+        name: the setting's.
+        weights: (n, adapters) of the installed adapters; none is the bare base.
+        updates: dense updates folded into the base while it is scored.
+        made_from: fingerprint of the dense updates; empty without any.
+    """
+
+    name: str
+    weights: Tensor | None
+    updates: Updates = field(default_factory=dict)
+    made_from: str = ""
+
+
+@dataclass(frozen=True)
+class PromptScore:
+    """What the likelihood judge says of one mixture on one prompt; see `Judgement` for all but `safe_margin`.
+
+    Attributes:
+        loss: mean nats a target token.
+        safe_preferred: share of the unsafe answers that are less likely a token than the target.
+        safe_margin: how much likelier the target is, nats a token.
+        mc1: 1 or 0.
+        mc2: share of probability on true answers.
+    """
+
+    loss: float
+    safe_preferred: float | None = None
+    safe_margin: float | None = None
+    mc1: float | None = None
+    mc2: float | None = None
+
+
+class Scorer:
+    """Scores mixtures on a fixed list of prompts and keeps every score in a file as it goes.
+
+    A score's key is the fingerprint of everything it depends on: the prompt with its answers, the precision, and the
+    adapters that are on with their weights. Settings that come to the same mixture for a prompt share it.
+
+    Args:
+        config: says precision and batch size.
+        run: the run directory; the step `tradeoff-scores` records the file.
+        base: the base.
+        gated: its adapters, installed.
+        adapters: adapter -> fingerprint of its training.
+        items: the prompts.
+        path: the file of scores.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: RunDirectory,
+        base: BaseModel,
+        gated: GatedModel,
+        adapters: Mapping[str, str],
+        items: Sequence[LikelihoodItem],
+        path: Path,
+    ) -> None:
+        self.config, self.run, self.base, self.gated = config, run, base, gated
+        self.adapters, self.items, self.path = adapters, list(items), path
+        precision = resolved_precision(config.evaluate.precision)
+        self._asked = [
+            fingerprint([asdict(item.example), item.answers.prompt_ids, item.answers.answers, precision])
+            for item in items
+        ]
+        self._known = self._read()
+
+    def scores(self, mixture: Mixture) -> list[PromptScore]:
+        """Scores of a mixture on every prompt; what is missing is scored and kept before this returns."""
+        keys = self._keys(mixture)
+        missing = [row for row, key in enumerate(keys) if key not in self._known]
+        if missing:
+            chosen = [self.items[row] for row in missing]
+            with folded(self.base.model, mixture.updates) if mixture.updates else nullcontext():
+                log_probs = answer_log_probs(
+                    self.base,
+                    [item.answers for item in chosen],
+                    gated=self.gated,
+                    weights=None if mixture.weights is None else mixture.weights[missing],
+                    batch_size=self.config.evaluate.batch_size,
+                    precision=self.config.evaluate.precision,
+                    description=f"score {mixture.name}",
+                )
+            for row, item, found in zip(missing, chosen, log_probs, strict=True):
+                self._known[keys[row]] = _score(item, found)
+            write_jsonl(self.path, [{"key": key, **asdict(score)} for key, score in self._known.items()])
+            self.run.mark_done(_STEP, {}, self.path)
+        return [self._known[key] for key in keys]
+
+    def _keys(self, mixture: Mixture) -> list[str]:
+        n = len(self.items)
+        weights = torch.zeros(n, len(self.gated.names)) if mixture.weights is None else mixture.weights
+        keys = []
+        for asked, row in zip(self._asked, weights.tolist(), strict=True):
+            pairs = zip(self.gated.names, row, strict=True)
+            on = {name: [self.adapters[name], weight] for name, weight in pairs if weight != 0}
+            keys.append(fingerprint([asked, on, mixture.made_from]))
+        return keys
+
+    def _read(self) -> dict[str, PromptScore]:
+        """Scores kept from before; none where the file is not what was written."""
+        if not self.path.is_file():
+            return {}
+        try:
+            self.run.check(_STEP)
+            return {row.pop("key"): PromptScore(**row) for row in map(dict[str, Any], read_jsonl(self.path))}
+        except ArtifactError as error:
+            notice(f"{str(error).partition('; ')[0]}; scoring again")
+        except (KeyError, TypeError) as error:
+            notice(f"{self.path}: a row is damaged ({error}); scoring again")
+        return {}
+
+
+_STEP = "tradeoff-scores"
+
+
+def _score(item: LikelihoodItem, log_probs: Sequence[float]) -> PromptScore:
+    judged = judge("", item, log_probs)
+    margin = safe_margin(item, log_probs)
+    return PromptScore(judged.loss, judged.safe_preferred, margin, judged.mc1, judged.mc2)

@@ -1,0 +1,246 @@
+"""Scores of a sweep -> figures: how each dial moves its axis, the front, and what fixed mixtures are left behind by.
+
+Legend: S settings, n prompts of an axis, m axes, D draws. Measures are turned so that higher is better.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignx.evaluate.tradeoff.pareto import best_match, hypervolume, matched_gaps, pareto_front
+from alignx.evaluate.tradeoff.rank_correlation import spearman
+from alignx.evaluate.tradeoff.scoring import PromptScore
+from alignx.evaluate.win_rate import win_rate
+
+Array = NDArray[np.float64]
+# An axis's figure -> the continuous measure that stands for it: a small change of the mixture moves it.
+MEASURE_OF = {
+    "safe_preferred": "safe_margin",
+    "mc1": "mc2",
+    "mc2": "mc2",
+    "loss": "minus_loss",
+    "win_rate": "minus_loss",
+}
+# Exact volumes are slow to draw; fewer draws do.
+_VOLUME_DRAWS = 500
+_VOLUME_AXES = 4
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All settings' scores, lined up.
+
+    Attributes:
+        axes: the axes.
+        axis_of: axis of each prompt.
+        scores: setting -> its scores, in the order of the prompts.
+        metric: axis -> the figure it is judged by.
+    """
+
+    axes: Sequence[str]
+    axis_of: Sequence[str]
+    scores: Mapping[str, Sequence[PromptScore]]
+    metric: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if any(len(scores) != len(self.axis_of) for scores in self.scores.values()):
+            raise ValueError("every setting must have a score for every prompt")
+
+    @property
+    def names(self) -> list[str]:
+        """Settings, in the order of every array's first dimension."""
+        return list(self.scores)
+
+    def measure_names(self) -> dict[str, str]:
+        """Axis -> its continuous measure; that of an axis whose prompts cannot give it is minus its loss."""
+        found = {}
+        for axis in self.axes:
+            wanted = MEASURE_OF[self.metric[axis]]
+            found[axis] = wanted if self._column(axis, wanted).size else "minus_loss"
+        return found
+
+    def measures(self, axis: str) -> Array:
+        """(S, n) the axis's own measure on its own prompts that can give it."""
+        return self._column(axis, self.measure_names()[axis])
+
+    def losses(self, axis: str) -> Array:
+        """(S, n) nats a target token."""
+        return -self._column(axis, "minus_loss")
+
+    def headline(self, axis: str) -> list[float | None]:
+        """Per setting the figure the axis is judged by: in per cent, a loss in nats; none without any prompt for it."""
+        metric = self.metric[axis]
+        losses = self.losses(axis)
+        if metric == "loss":
+            return [float(value) for value in losses.mean(axis=1)]
+        if metric == "win_rate":
+            against = losses[self.names.index("base")]
+            return [float(100 * win_rate(-row, -against).mean()) for row in losses]
+        values = self._column(axis, metric)
+        return [float(100 * row.mean()) if row.size else None for row in values]
+
+    def _column(self, axis: str, measure: str) -> Array:
+        at = [n for n, own in enumerate(self.axis_of) if own == axis]
+        if measure == "minus_loss":
+            return np.array([[-scores[n].loss for n in at] for scores in self.scores.values()])
+        first = next(iter(self.scores.values()))
+        given = [n for n in at if getattr(first[n], measure) is not None]
+        return np.array([[getattr(scores[n], measure) for n in given] for scores in self.scores.values()])
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which settings play which part; names of the sweep's settings.
+
+    Attributes:
+        dials: axis -> the settings of its dial, ascending.
+        values: the weights along every dial.
+        swept: everything the dial makes, without presets.
+        fixed: the grid of fixed mixtures.
+        rivals: what the sweep is compared with: fixed mixtures, merges, experts, joint LoRA, base.
+    """
+
+    dials: Mapping[str, Sequence[str]]
+    values: Sequence[float]
+    swept: Sequence[str]
+    fixed: Sequence[str]
+    rivals: Sequence[str]
+
+
+def surface(sweep: Sweep, roles: Roles, *, n_draws: int, seed: int) -> dict[str, Any]:
+    """Figures of a sweep, for json.
+
+    Returns:
+        `measure`, `n`, `range` (axis -> worst and best over swept and fixed mixtures; the scale of all normalised
+        values), `settings` (name -> by axis `measure`, `normalised`, `loss`, `headline`; and `front`), `dials`,
+        `rivals`, and `volume`.
+    """
+    by_axis = [sweep.measures(axis) for axis in sweep.axes]
+    means = np.stack([values.mean(axis=1) for values in by_axis], axis=1)  # (S, m)
+    names = sweep.names
+    rows = {name: row for row, name in enumerate(names)}
+    swept, fixed = ([rows[name] for name in part] for part in (roles.swept, roles.fixed))
+    low, span = _scale(means[[*swept, *fixed]])
+    drawn = np.stack([_drawn_means(values, n_draws, seed) for values in by_axis], axis=2)  # (D, S, m)
+    points, drawn_points = (means - low) / span, (drawn - low) / span
+    halves = (
+        [(np.stack([v[:, part::2].mean(axis=1) for v in by_axis], axis=1) - low) / span for part in (0, 1)]
+        if (min(values.shape[1] for values in by_axis) > 1)
+        else []
+    )
+    front = dict(zip(roles.swept, pareto_front(points[swept]).tolist(), strict=True))
+    return {
+        "measure": sweep.measure_names(),
+        "n": {axis: values.shape[1] for axis, values in zip(sweep.axes, by_axis, strict=True)},
+        "range": {axis: [float(low[at]), float(low[at] + span[at])] for at, axis in enumerate(sweep.axes)},
+        "settings": _settings(sweep, means, points, front),
+        "dials": _dials(sweep, roles, means, points, drawn),
+        "rivals": {name: _rival(rows[name], roles.swept, swept, points, drawn_points, halves) for name in roles.rivals},
+        "volume": _volumes(points, drawn_points[:_VOLUME_DRAWS], swept, fixed),
+    }
+
+
+def _scale(means: Array) -> tuple[Array, Array]:
+    low, high = means.min(axis=0), means.max(axis=0)
+    return low, np.where(high > low, high - low, 1.0)
+
+
+def _drawn_means(values: Array, n_draws: int, seed: int) -> Array:
+    """(D, S) means over prompts drawn with replacement; the same prompts for all settings, so they stay paired."""
+    n = values.shape[1]
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)
+    drawn: Array = counts @ values.T / n
+    return drawn
+
+
+def _settings(sweep: Sweep, means: Array, points: Array, front: Mapping[str, bool]) -> dict[str, Any]:
+    losses = {axis: sweep.losses(axis).mean(axis=1) for axis in sweep.axes}
+    headlines = {axis: sweep.headline(axis) for axis in sweep.axes}
+    return {
+        name: {
+            "front": front.get(name),
+            "axes": {
+                axis: {
+                    "measure": float(means[row, at]),
+                    "normalised": float(points[row, at]),
+                    "loss": float(losses[axis][row]),
+                    "headline": headlines[axis][row],
+                }
+                for at, axis in enumerate(sweep.axes)
+            },
+        }
+        for row, name in enumerate(sweep.names)
+    }
+
+
+def _dials(sweep: Sweep, roles: Roles, means: Array, points: Array, drawn: Array) -> dict[str, Any]:
+    """How every dial moves its own axis and the others."""
+    rows = {name: row for row, name in enumerate(sweep.names)}
+    found = {}
+    for at, axis in enumerate(sweep.axes):
+        along = [rows[name] for name in roles.dials[axis]]
+        rest = along[list(roles.values).index(1.0)]
+        loss = sweep.losses(axis).mean(axis=1)[along]
+        found[axis] = {
+            "values": list(roles.values),
+            "settings": list(roles.dials[axis]),
+            "spearman": _number(spearman(roles.values, means[along, at])),
+            "spearman_interval": _interval(spearman(roles.values, drawn[:, along, at])),
+            "spearman_of_loss": _number(-spearman(roles.values, loss)),
+            "lowest": float(means[along[0], at]),
+            "rest": float(means[rest, at]),
+            "highest": float(means[along[-1], at]),
+            "gain": float(means[along[-1], at] - means[along[0], at]),
+            "gain_interval": _interval(drawn[:, along[-1], at] - drawn[:, along[0], at]),
+            # What the others lose, in shares of their range, when this axis is turned all the way up from the rest.
+            "cost": {
+                other: float(points[rest, column] - points[along[-1], column])
+                for column, other in enumerate(sweep.axes)
+                if other != axis
+            },
+        }
+    return found
+
+
+def _rival(
+    row: int, swept_names: Sequence[str], swept: Sequence[int], points: Array, drawn: Array, halves: Sequence[Array]
+) -> dict[str, Any]:
+    """The setting that comes closest to being at least as good on all axes, and its least lead.
+
+    `interval` chooses the setting anew in every draw, as `gap` did; choosing the best of many flatters the sweep.
+    `held_out` does not: chosen on one half of the prompts, measured on the other, both ways.
+    """
+    at, gap = best_match(points[swept], points[row])
+    gaps = matched_gaps(drawn[:, swept], drawn[:, row]).max(axis=-1)
+    held_out = None
+    if halves:
+        crossed = []
+        for choose, measure in ((0, 1), (1, 0)):
+            chosen, _ = best_match(halves[choose][swept], halves[choose][row])
+            crossed.append(float((halves[measure][swept[chosen]] - halves[measure][row]).min()))
+        held_out = float(np.mean(crossed))
+    return {"matched_by": swept_names[at], "gap": gap, "interval": _interval(gaps), "held_out": held_out}
+
+
+def _volumes(points: Array, drawn: Array, swept: Sequence[int], fixed: Sequence[int]) -> dict[str, Any]:
+    """Share of the range's box that the swept and the fixed settings reach, and the difference with its interval."""
+    ours, theirs = (hypervolume(points[rows]) for rows in (swept, fixed))
+    interval = None
+    if points.shape[1] <= _VOLUME_AXES:
+        interval = _interval(np.array([hypervolume(one[swept]) - hypervolume(one[fixed]) for one in drawn]))
+    return {"swept": ours, "fixed": theirs, "difference": ours - theirs, "interval": interval}
+
+
+def _interval(draws: Array) -> list[float] | None:
+    """95% percentile interval of the draws that have a value; none where fewer than half do."""
+    given = draws[np.isfinite(draws)]
+    if 2 * len(given) < len(draws) or not len(given):
+        return None
+    return [float(end) for end in np.quantile(given, [0.025, 0.975])]
+
+
+def _number(value: Array) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,55 @@
+"""Folded decoding through `torch.compile`."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from alignx.models.gated import GatedModel
+from alignx.progress import notice
+
+
+class CompiledForward:
+    """A compiled forward pass of the base without its gates, for while a mixture is folded into it.
+
+    Compiled when first used, for any length. Where this machine has no compiler it says so once and changes nothing.
+
+    Args:
+        model: the base.
+        gated: the gates installed in it.
+    """
+
+    def __init__(self, model: Any, gated: GatedModel) -> None:
+        self._model = model
+        self._gated = gated
+        missing = missing_compiler(model.device.type)
+        if missing:
+            notice(f"compile: {missing}; answers are made without it")
+        self._forward = None if missing else torch.compile(model.forward, dynamic=True)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Forward passes inside are compiled; only for one who has the base to himself."""
+        if self._forward is None:
+            yield
+            return
+        with self._gated.without_gates():
+            self._model.forward = self._forward
+            try:
+                yield
+            finally:
+                del self._model.forward
+
+
+def missing_compiler(device: str) -> str:
+    """What `torch.compile` lacks here; empty when nothing."""
+    if device == "cpu":
+        compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
+        return (
+            "" if any(name and shutil.which(name) for name in compilers) else "no C++ compiler (g++ or clang++) found"
+        )
+    return "" if importlib.util.find_spec("triton") else "the package triton is not installed"
