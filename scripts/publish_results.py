@@ -1,60 +1,103 @@
-"""Publish a finished run: results/NAME.json, results/NAME.prompts.jsonl and its tables in RESULTS.md.
+"""Publish finished runs, one a seed: results/NAME.json, results/NAME.prompts.jsonl and their tables in RESULTS.md.
 
-python scripts/publish_results.py runs/small small
+python scripts/publish_results.py runs/small-0 runs/small-1 runs/small-2 small
+
+Every figure is over all seeds, its interval clustered by prompt; each seed's own stand beside it. Methods that only
+some runs have (`alignx evaluate RUN --comparators ...`) have tables of their own.
 """
 
 import argparse
 import re
-import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from alignx.evaluate.pipeline import read_metrics
+from alignx.errors import AlignXError
+from alignx.evaluate.pooled import pool, read_seeds
 from alignx.report.markdown import table_block
+from alignx.report.pooled import by_seed_table, calibration_by_seed_table, partial_tables
 from alignx.report.summary import takeaways
-from alignx.report.tables import calibration_table, likelihood_table, loss_table, versus_table
+from alignx.report.tables import (
+    calibration_table,
+    calibration_versus_table,
+    likelihood_table,
+    loss_table,
+    versus_table,
+)
 from alignx.runs import RunDirectory
+from alignx.runs.files import write_json, write_jsonl, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main() -> int:
-    """Copy the figures and rewrite the part of RESULTS.md between the markers of that name."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="finished run directory")
-    parser.add_argument("name", help="name of the results, e.g. small")
-    arguments = parser.parse_args()
-    run = RunDirectory(arguments.run)
-    metrics = read_metrics(run)
-    folder = ROOT / "results"
-    folder.mkdir(exist_ok=True)
-    shutil.copyfile(run.evaluation_folder("test") / "metrics.json", folder / f"{arguments.name}.json")
-    shutil.copyfile(run.evaluation_folder("test") / "prompts.jsonl", folder / f"{arguments.name}.prompts.jsonl")
+def publish(runs: list[Path], name: str, root: Path) -> None:
+    """Write the figures under `root`, and the part of its RESULTS.md between the markers of that name.
 
-    environment = metrics["environment"]
-    facts = (
-        f"Commit `{environment['commit'] or 'unknown'}`, config `configs/{arguments.name}.yaml`, model "
-        f"`{metrics['model']}`, seed {metrics['seed']}, judge `{metrics['judge']}` (prompt style "
-        f"`{metrics['prompt_style']}`, scored in {metrics['precision']}), {environment['processor']}, "
-        f"{environment['cores']} cores, {environment['accelerator'] or 'no GPU'}, torch {environment['torch']}, "
-        f"transformers {environment['transformers']}, peft {environment['peft']}. Split: test; n = "
-        f"{', '.join(f'{axis} {n}' for axis, n in metrics['n'].items())}."
-    )
-    tables = (loss_table(metrics), versus_table(metrics), calibration_table(metrics), likelihood_table(metrics))
-    summary = "\n".join(f"- {line}" for line in takeaways(metrics))
-    block = "\n\n".join([facts, summary, *(table_block(table).strip() for table in tables)])
-    path = ROOT / "RESULTS.md"
-    begin, end = f"<!-- {arguments.name}: begin -->", f"<!-- {arguments.name}: end -->"
+    Raises:
+        AlignXError: a run that cannot be read, or runs that do not belong together.
+        ValueError: RESULTS.md has no such part.
+    """
+    seeds = read_seeds([RunDirectory(run) for run in runs])
+    pooled = pool(seeds)
+    results = root / "RESULTS.md"
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text, replaced = re.subn(
         f"{re.escape(begin)}.*?{re.escape(end)}",
-        lambda _: f"{begin}\n\n{block}\n\n{end}",
-        path.read_text(encoding="utf-8"),
+        lambda _: f"{begin}\n\n{_block(pooled, name)}\n\n{end}",
+        results.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )
     if replaced != 1:
-        sys.stderr.write(f"error: RESULTS.md needs the lines `{begin}` and `{end}` once\n")
+        raise ValueError(f"{results} needs the lines `{begin}` and `{end}` once")
+    write_json(root / "results" / f"{name}.json", pooled)
+    write_jsonl(root / "results" / f"{name}.prompts.jsonl", [row for seed in seeds for row in seed.rows])
+    write_text(results, text)
+
+
+def _block(pooled: Mapping[str, Any], name: str) -> str:
+    tables = [
+        loss_table(pooled),
+        versus_table(pooled),
+        by_seed_table(pooled),
+        *partial_tables(pooled),
+        calibration_table(pooled),
+        calibration_versus_table(pooled),
+        calibration_by_seed_table(pooled),
+        likelihood_table(pooled),
+    ]
+    summary = "\n".join(f"- {line}" for line in takeaways(pooled))
+    return "\n\n".join([_facts(pooled, name), summary, *(table_block(table).strip() for table in tables)])
+
+
+def _facts(pooled: Mapping[str, Any], name: str) -> str:
+    environment, n = pooled["environment"], pooled["n"]
+    commits = ", ".join(f"`{commit}`" for commit in pooled["commits"])
+    counted = ", ".join(
+        f"{axis} {n[axis]} ({distinct} distinct)" for axis, distinct in pooled["distinct_prompts"].items()
+    )
+    return (
+        f"Commit {commits}, config `configs/{name}.yaml`, model `{pooled['model']}`, "
+        f"seeds {', '.join(map(str, pooled['seeds']))}, judge `{pooled['judge']}` (prompt style "
+        f"`{pooled['prompt_style']}`, scored in {pooled['precision']}), {environment['processor']}, "
+        f"{environment['cores']} cores, {environment['accelerator'] or 'no GPU'}, torch {environment['torch']}, "
+        f"transformers {environment['transformers']}, peft {environment['peft']}. Split: {pooled['split']}; n, test "
+        f"prompts of all seeds together: {counted}, average {n['average']}. A prompt that is a test prompt of several "
+        "seeds is one cluster of the intervals."
+    )
+
+
+def main() -> int:
+    """Publish, or say in one line why not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="finished run directories, one a seed")
+    parser.add_argument("name", help="name of the results, e.g. small")
+    arguments = parser.parse_args()
+    try:
+        publish(arguments.runs, arguments.name, ROOT)
+    except (AlignXError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
         return 2
-    path.write_text(text, encoding="utf-8")
     return 0
 
 

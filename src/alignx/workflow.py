@@ -3,22 +3,26 @@
 Every job does only what is missing or stale.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from alignx.config import AxisConfig, RunConfig, SplitSizes
+from alignx.config import COMPARATOR_NAMES, AxisConfig, RunConfig, SplitSizes
 from alignx.config.axis import SCHEMA_FIELDS
 from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
+from alignx.evaluate.ablation.pipeline import ABLATE, AblationOptions, run_ablation
+from alignx.evaluate.ablation.pooled import check_poolable, pool
 from alignx.evaluate.comparison import compare_runs
+from alignx.evaluate.cost import CostOptions, run_cost
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import TEST, run_evaluate
 from alignx.evaluate.probe.pipeline import ProbeOptions, run_probe
 from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
+from alignx.evaluate.variability import run_variability
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
@@ -232,11 +236,32 @@ def fit_mixture(out: Path, *, method: str = "mocae") -> None:
             make_merge(config, run, method)
 
 
-def evaluate(out: Path, *, test_data: Path | None = None) -> dict[str, Any]:
-    """Score a run on its test split, or on a folder's rows; see `run_evaluate`."""
-    config = RunDirectory(out).read_config()
+def evaluate(out: Path, *, test_data: Path | None = None, comparators: Iterable[str] = ()) -> dict[str, Any]:
+    """Score a run on its test split, or on a folder's rows; see `run_evaluate`.
+
+    Args:
+        out: run directory.
+        test_data: folder of other test data.
+        comparators: names of `COMPARATOR_NAMES` to make and score beside those of the run's config.
+
+    Raises:
+        ConfigError: unknown comparator, or one that the run's experts do not allow.
+        AlignXError: of the step that could not be done.
+    """
+    config = _with_comparators(RunDirectory(out).read_config(), comparators)
     with writing(out) as run:
         return run_evaluate(config, run, test_data=test_data)
+
+
+def _with_comparators(config: RunConfig, names: Iterable[str]) -> RunConfig:
+    for name in (names := list(names)):
+        if name not in COMPARATOR_NAMES:
+            near = get_close_matches(name, COMPARATOR_NAMES, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"give {', '.join(COMPARATOR_NAMES)}"
+            raise ConfigError(f"--comparators {name}: unknown comparator; {hint}")
+    document = config.model_dump(mode="json")
+    document["evaluate"]["comparators"] += names
+    return check_settings(RunConfig, document, source="--comparators")
 
 
 def judge(out: Path, options: JudgingOptions, *, test_data: Path | None = None) -> dict[str, Any]:
@@ -272,6 +297,29 @@ def tradeoff(out: Path, *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT
         return metrics
 
 
+def ablate(outs: Sequence[Path], options: AblationOptions) -> dict[str, Any]:
+    """The ablation table of a finished run, or of several that differ in seed; reports of evaluated runs show it.
+
+    Raises:
+        ConfigError: the runs cannot be pooled, or an option does not fit.
+        AlignXError: a run is not finished.
+    """
+    runs = [RunDirectory(out) for out in outs]
+    configs = [run.read_config() for run in runs]
+    check_poolable(configs, outs)
+    if options.beside and len(outs) > 1:
+        raise ConfigError("--beside compares with one run; give one RUN, or leave --beside out")
+    for config, run in zip(configs, runs, strict=True):
+        with writing(run.root):
+            metrics = run_ablation(config, run, options)
+            evaluated, page = run.evaluation_folder(TEST) / "metrics.json", run.root / "report.html"
+            table = run.evaluation_folder(ABLATE) / "metrics.json"
+            shown = page.is_file() and page.stat().st_mtime_ns > table.stat().st_mtime_ns
+            if evaluated.is_file() and not shown:
+                write_report(run)
+    return metrics if len(runs) == 1 else pool(runs)
+
+
 def report(out: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.md` from what a run has kept.
 
@@ -302,6 +350,20 @@ def compare(first: Path, second: Path, *, out: Path | None = None) -> tuple[dict
         raise ConfigError(f"--out {out}: expected a file that ends in .html, e.g. --out comparison.html")
     found = compare_runs(RunDirectory(first), RunDirectory(second))
     return found, [] if out is None else write_comparison(found, out)
+
+
+def measure_cost(out: Path, options: CostOptions) -> dict[str, Any]:
+    """Time every method of a run; see `run_cost`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_cost(config, run, options)
+
+
+def measure_variability(out: Path, *, limit: int, beside: Path | None = None) -> dict[str, Any]:
+    """Score a run's answers at several settings; see `run_variability`."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        return run_variability(config, run, limit=limit, beside=beside)
 
 
 def make_dial(

@@ -26,13 +26,14 @@ def done(
     folder = tmp_path_factory.mktemp("road")
     config = tiny_config(
         tiny_models["llama"],
+        seed=7,
         stage2={"merges": ["ties", "dare", "task-arithmetic"]},
         evaluate={"ablations": True},
         showcase={"prompt": "Why?", "max_new_tokens": 5},
     )
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    assert run(["run", str(path), "--out", str(folder / "run")]) == 0
+    assert run(["run", str(path), "--seed", "0", "--out", str(folder / "run")]) == 0
     return folder / "run"
 
 
@@ -96,6 +97,11 @@ def test_dare_is_scored_with_three_seeds_and_its_row_is_their_mean(done: Path) -
     assert all(f"{loss:.3f}" in note for loss in metrics["repeats"]["dare"])
 
 
+def test_the_command_lines_seed_wins_over_the_configs(done: Path) -> None:
+    assert yaml.safe_load((done / "run.yaml").read_text())["config"]["seed"] == 0
+    assert {row["seed"] for row in read_jsonl(done / "eval/test/prompts.jsonl")} == {0}
+
+
 def test_test_prompts_taught_nothing(done: Path) -> None:
     splits = json.loads((done / "splits.json").read_text())["axes"]
     tested = {prompt for axis in splits.values() for prompt in axis["splits"]["test"]}
@@ -111,7 +117,7 @@ def test_test_prompts_taught_nothing(done: Path) -> None:
 
 def test_a_rerun_does_nothing_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*.safetensors")}
-    assert run(["run", str(done.parent / "tiny.yaml"), "--out", str(done)]) == 0
+    assert run(["run", str(done.parent / "tiny.yaml"), "--seed", "0", "--out", str(done)]) == 0
     errors = capsys.readouterr().err
     assert "train " not in errors
     assert errors.count("up to date") >= 15

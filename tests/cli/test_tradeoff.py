@@ -36,12 +36,19 @@ def swept(finished_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> P
     config = directory.read_config()
     make_merge(config, directory, "ties")
     run_evaluate(config, directory)
-    assert run(["tradeoff", str(root), "--limit", "4", "--resolution", "2"]) == 0
+    assert run(["tradeoff", str(root), "--limit", "4", "--resolution", "3"]) == 0
     return root
 
 
 def figures(root: Path) -> dict:
     return json.loads((root / "eval/tradeoff/metrics.json").read_text(encoding="utf-8"))
+
+
+def without_report(swept: Path, to: Path) -> Path:
+    """A copy that counts as not evaluated, so that no report is drawn again."""
+    shutil.copytree(swept, to)
+    (to / "eval/test/metrics.json").unlink()
+    return to
 
 
 def test_every_setting_has_every_axiss_measures(swept: Path) -> None:
@@ -53,20 +60,20 @@ def test_every_setting_has_every_axiss_measures(swept: Path) -> None:
         assert list(setting["axes"]) == AXES
         assert all(one["headline"] is not None for one in setting["axes"].values())
         kinds[setting["kind"]] = kinds.get(setting["kind"], 0) + 1
-    # 3 x 8 + the rest; the grid of resolution 2; cautious, frank, eager and the run's own; base, experts, joint, ...
-    assert kinds == {"dial": 25, "grid": 6, "static": 6, "preset": 4, "method": 7}
+    # 3 x 8 + the rest; the grid of resolution 3; cautious, frank, eager and the run's own; base, experts, joint, ...
+    assert kinds == {"dial": 25, "grid": 10, "static": 10, "preset": 4, "method": 7}
     names = [row["setting"] for row in read_jsonl(swept / "eval/tradeoff/settings.jsonl")]
     assert names == list(found["settings"])
-    assert "ablation-ties" in names and "joint" in names and "preset-clinic" in names
+    assert "ties" in names and "joint" in names and "preset-clinic" in names
 
 
 def test_settings_that_come_to_the_same_mixture_agree(swept: Path) -> None:
     settings = figures(swept)["settings"]
     same = {
-        "grid-2-0-0": "expert-helpful",
-        "static-0-2-0": "expert-harmless",
-        "static-0-0-2": "expert-honest",
-        "preset-frank": "dial-honest-4",
+        "grid-3-0-0": "expert-helpful",
+        "static-0-3-0": "expert-harmless",
+        "static-0-0-3": "expert-honest",
+        "rest": "grid-1-1-1",
     }
     for one, other in same.items():
         assert settings[one]["axes"] == settings[other]["axes"]
@@ -76,7 +83,7 @@ def test_the_share_of_an_expert_rises_along_its_dial_from_near_none_to_near_all(
     found = figures(swept)
     for axis, dial in found["dials"].items():
         shares = [found["settings"][name]["mean_pi"][axis][axis] for name in dial["settings"]]
-        assert shares == sorted(shares) and shares[0] < 0.3 and shares[-1] > 0.9
+        assert shares == sorted(shares) and shares[0] <= 0.1 and shares[-1] >= 0.9
         assert -1 <= dial["spearman"] <= 1 and len(dial["settings"]) == len(dial["values"]) == 9
         assert dial["gain"] == pytest.approx(dial["highest"] - dial["lowest"])
         assert set(dial["cost"]) == set(AXES) - {axis}
@@ -95,7 +102,7 @@ def test_normalised_values_run_from_worst_to_best_and_experts_are_within_reach(s
         assert found["rivals"][f"expert-{axis}"]["gap"] >= 0
     assert any(one["front"] for one in found["settings"].values())
     assert 0 <= found["volume"]["swept"] <= 1 and 0 <= found["volume"]["fixed"] <= 1
-    assert set(found["rivals"]) >= {"base", "joint", "uniform", "ablation-ties", "static-1-1-0"}
+    assert set(found["rivals"]) >= {"base", "joint", "uniform", "ties", "static-1-1-1"}
     for rival in found["rivals"].values():
         low, high = rival["interval"]
         assert low <= high and rival["matched_by"] in found["settings"]
@@ -104,10 +111,9 @@ def test_normalised_values_run_from_worst_to_best_and_experts_are_within_reach(s
 def test_a_rerun_scores_nothing_and_a_larger_one_only_what_is_new(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = tmp_path / "run"
-    shutil.copytree(swept, again)
+    again = without_report(swept, tmp_path / "run")
     capsys.readouterr()
-    assert run(["tradeoff", str(again), "--limit", "4", "--resolution", "2"]) == 0
+    assert run(["tradeoff", str(again), "--limit", "4", "--resolution", "3"]) == 0
     captured = capsys.readouterr()
     assert "score " not in captured.err
     for words in ("Each axis's own measure along its dial", "expert: honest", "preset clinic", "Is anything beyond"):
@@ -116,15 +122,14 @@ def test_a_rerun_scores_nothing_and_a_larger_one_only_what_is_new(
     assert {key: value for key, value in before.items() if key != "environment"} == {
         key: value for key, value in now.items() if key != "environment"
     }
-    assert run(["tradeoff", str(again), "--limit", "5", "--resolution", "2"]) == 0
+    assert run(["tradeoff", str(again), "--limit", "5", "--resolution", "3"]) == 0
     assert set(re.findall(r"score \S+ \((\d+)\)", capsys.readouterr().err)) == {"3"}
 
 
 def test_scores_that_have_changed_since_are_made_anew(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = tmp_path / "run"
-    shutil.copytree(swept, root)
+    root = without_report(swept, tmp_path / "run")
     path = root / "eval/tradeoff/scores.jsonl"
     path.write_text(path.read_text(encoding="utf-8").replace("0", "1", 1), encoding="utf-8")
     assert run(["tradeoff", str(root), "--limit", "1", "--resolution", "1"]) == 0
@@ -136,7 +141,7 @@ def test_the_report_has_a_section_with_pictures(swept: Path) -> None:
     for words in ("The dial", "Each axis's own measure along its dial", "Is anything beyond the dial's reach?"):
         assert words in page.replace("&#39;", "'") and words in text
     assert page.count('id="sweep-triangle-') and page.count('id="sweep-pair-2-') and "preset clinic" in page
-    assert "Evaluation on other data" not in page
+    assert "Evaluation on other data" not in page and "<image" not in page
 
 
 def test_a_sweep_of_another_mixture_is_left_out_of_the_report(
@@ -149,6 +154,9 @@ def test_a_sweep_of_another_mixture_is_left_out_of_the_report(
     record.write_text(record.read_text(encoding="utf-8").replace('"inputs": "', '"inputs": "0', 1), encoding="utf-8")
     assert read_tradeoff(RunDirectory(root)) is None
     assert "left out until `alignx tradeoff` is run again" in capsys.readouterr().err
+    assert run(["inspect", str(root), "--json"]) == 0
+    artifacts = {one["name"]: one["state"] for one in json.loads(capsys.readouterr().out)["artifacts"]}
+    assert artifacts["trade-off"] == "stale"
 
 
 def test_one_axis_has_nothing_to_trade(

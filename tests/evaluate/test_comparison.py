@@ -108,7 +108,7 @@ def test_the_command_prints_and_writes_a_page(
     assert alignx(["compare", first, second, "--out", str(page)]) == 0
     printed = capsys.readouterr().out
     assert "Compared on 24 test prompts" in printed and "stage1.rank" in printed
-    assert max(map(len, printed.splitlines()[1:])) <= 400
+    assert printed.isascii() or "\N{MINUS SIGN}" not in printed
     html, markdown = page.read_text(), page.with_suffix(".md").read_text()
     for text in (html, markdown):
         assert "Loss of second minus that of first" in text and "stage1.rank" in text

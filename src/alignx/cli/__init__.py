@@ -34,7 +34,18 @@ def run(arguments: Sequence[str]) -> int:
     from typer.exceptions import Abort, Exit, TyperException
 
     # Each module of commands registers with the app when it is imported.
-    from alignx.cli import commands, compare, evaluate, inspect, plan, probe, tradeoff, vector  # noqa: F401
+    from alignx.cli import (  # noqa: F401
+        ablate,
+        commands,
+        compare,
+        evaluate,
+        inspect,
+        measure,
+        plan,
+        probe,
+        tradeoff,
+        vector,
+    )
     from alignx.cli.app import app
 
     if not is_main():

@@ -20,17 +20,22 @@ DEFAULT_SPLITS = "360,65,60,140"
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="YAML config.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/<config's name>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; default runs/<config's name>, and -SEED where given.")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the config's relative data files.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed instead of the config's.", min=0)] = None,
 ) -> None:
     """Do everything a config asks for, as far as it is not done yet: train, mix, score, report."""
     started = time.monotonic()
     settings = load_config(config)
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
     from alignx.cli.show import show_showcase, show_summary
     from alignx.evaluate.pipeline import peak_gb
     from alignx.workflow import run_all
 
-    folder = out or Path("runs") / config.stem
+    folder = out or Path("runs") / (config.stem if seed is None else f"{config.stem}-{seed}")
     metrics = run_all(settings, folder, data_dir=data_dir)
     show_summary(metrics)
     show_showcase(folder)

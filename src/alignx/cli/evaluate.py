@@ -1,5 +1,6 @@
 """`alignx evaluate`: score a run with the likelihood judge, or with judges of generated answers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,10 @@ def evaluate(
     run: RunArgument,
     test_data: Annotated[
         Path | None, typer.Option(help="Folder in the training schemas; all its rows not trained on are test data.")
+    ] = None,
+    comparators: Annotated[
+        str | None,
+        typer.Option(help="Made and scored too: joint-mr, task-arithmetic, ties, dare, x-lora, arrow, dense-mixture."),
     ] = None,
     judges: Annotated[
         str | None,
@@ -54,7 +59,7 @@ def evaluate(
     others = [name for name in asked if name != LIKELIHOOD]
     if not others:
         _refuse_without_judges(methods=methods, limit=limit, judge_settings=judge_settings, dry_run=dry_run or None)
-        _by_likelihood(run, test_data)
+        _by_likelihood(run, test_data, parse_names("--comparators", comparators))
         return
     from alignx.evaluate.judges.settings import read_settings
     from alignx.evaluate.judging import JudgingOptions
@@ -75,7 +80,9 @@ def evaluate(
         _plan(run, options, test_data)
         return
     if LIKELIHOOD in asked:
-        _by_likelihood(run, test_data)
+        _by_likelihood(run, test_data, parse_names("--comparators", comparators))
+    elif comparators is not None:
+        raise ConfigError("--comparators: are scored by likelihood; add `likelihood` to --judges")
     from alignx.cli.show import show_judges
     from alignx.workflow import judge
 
@@ -84,11 +91,11 @@ def evaluate(
     typer.echo(f"figures: {run / 'eval' / metrics['name'] / 'metrics.json'}")
 
 
-def _by_likelihood(run: Path, test_data: Path | None) -> None:
+def _by_likelihood(run: Path, test_data: Path | None, comparators: Sequence[str]) -> None:
     from alignx.cli.show import show_left_out, show_summary
     from alignx.workflow import evaluate as score
 
-    metrics = score(run, test_data=test_data)
+    metrics = score(run, test_data=test_data, comparators=comparators)
     show_summary(metrics)
     show_left_out(metrics)
     typer.echo(f"figures: {run / 'eval' / metrics['name'] / 'metrics.json'}")

@@ -29,12 +29,15 @@ def probe(
     from alignx.evaluate.probe.sets import parse_kinds
 
     asked = parse_kinds(kinds)
-    from alignx.cli.show_probe import show_probe
+    from alignx.cli.show import show_lines, show_tables
     from alignx.evaluate.probe.pipeline import ProbeOptions
+    from alignx.report.probe import probe_tables
     from alignx.workflow import probe as measure
 
     options = ProbeOptions(asked, limit, guard_axis, floor, answers, max_new_tokens)
-    show_probe(measure(run, options))
+    tables, left_out = probe_tables(measure(run, options))
+    show_tables(tables)
+    show_lines(left_out)
     if answers and "foreign" in asked:
         typer.echo(f"answers: {run / 'eval' / 'probe' / 'answers.jsonl'}")
     typer.echo(f"figures: {run / 'eval' / 'probe' / 'metrics.json'}")

@@ -1,6 +1,7 @@
 """What the commands print on the output stream."""
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from alignx.mixture.runtime import Answer
 from alignx.report.judges import terminal_tables
 from alignx.report.tables import Table as ReportTable
 from alignx.report.tables import render_terminal_table
+from alignx.report.tradeoff import sentences, tradeoff_tables
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 
@@ -38,8 +40,25 @@ def show_left_out(metrics: dict[str, Any]) -> None:
 
 def show_judges(metrics: dict[str, Any]) -> None:
     """The headline tables of every judge, each with its unscored."""
-    for table in terminal_tables(metrics):
-        _console().print(plain_table(table))
+    show_tables(terminal_tables(metrics))
+
+
+def show_tables(tables: Sequence[ReportTable]) -> None:
+    """Tables of a report, one below the other."""
+    for table in tables:
+        _console().print(_plain_table(table))
+
+
+def show_lines(lines: Sequence[str]) -> None:
+    """Sentences, one a line."""
+    for line in lines:
+        _console().print(Text(_plain_minus(line)), soft_wrap=True)
+
+
+def show_tradeoff(metrics: dict[str, Any]) -> None:
+    """What to take away of a sweep, and its tables."""
+    show_lines(sentences(metrics))
+    show_tables(tradeoff_tables(metrics))
 
 
 def show_plan(plan: Plan) -> None:
@@ -57,7 +76,12 @@ def show_plan(plan: Plan) -> None:
     console.print("dry run: nothing was generated or asked")
 
 
-def plain_table(table: ReportTable) -> Table:
+def _plain_minus(text: str) -> str:
+    """A terminal's encoding may lack the typographic minus."""
+    return text.replace("\N{MINUS SIGN}", "-")
+
+
+def _plain_table(table: ReportTable) -> Table:
     """A report's table for the terminal: intervals below the values."""
     shown = Table(
         box=box.SIMPLE_HEAD,
@@ -73,7 +97,8 @@ def plain_table(table: ReportTable) -> Table:
         head = column.title if column.n is None else f"{column.title}\nn = {column.n}"
         shown.add_column(Text(head), justify="left" if column.is_text else "right")
     for row in table.rows:
-        cells = [Text(f"{cell.text}\n{cell.interval}" if cell.interval else cell.text) for cell in row.cells]
+        words = [f"{cell.text}\n{cell.interval}" if cell.interval else cell.text for cell in row.cells]
+        cells = [Text(_plain_minus(one)) for one in words]
         shown.add_row(Text(row.label, style="bold" if row.is_ours else ""), *cells)
     return shown
 

@@ -3,6 +3,7 @@
 from alignx.config.axis import AxisConfig, MetricName, SourceConfig, SplitSizes
 from alignx.config.files import load_config
 from alignx.config.schema import (
+    COMPARATOR_NAMES,
     MERGE_NAMES,
     Candidate,
     DialPreset,
@@ -18,6 +19,7 @@ from alignx.config.schema import (
 )
 
 __all__ = [
+    "COMPARATOR_NAMES",
     "MERGE_NAMES",
     "AxisConfig",
     "Candidate",

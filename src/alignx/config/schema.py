@@ -4,7 +4,7 @@ The defaults are what measured best on the embedded model; `presets.py` holds th
 """
 
 from difflib import get_close_matches
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,11 @@ MERGE_NAMES: tuple[MergeName, ...] = ("uniform", "task-arithmetic", "ties", "dar
 
 # Typed on the command line and shown in reports, so no spaces and no marks.
 PresetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+
+ComparatorName = Literal[
+    "joint", "joint-mr", "task-arithmetic", "ties", "dare", "negate", "x-lora", "arrow", "dense-mixture"
+]
+COMPARATOR_NAMES: tuple[ComparatorName, ...] = get_args(ComparatorName)
 
 # Names that artifacts and figures use beside the axes'.
 RESERVED_AXES = {"shared", "joint", "joint-mr", "latent", "average", "interval", "nats"}
@@ -146,14 +151,9 @@ class EvaluateConfig(StrictModel):
         False, description="train and score a joint LoRA as wide as all experts together (m times their rank) too"
     )
     joint_mr_candidates: tuple[Candidate, ...] = Field((), description="empty: what was chosen for the joint LoRA")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.joint_mr and not (self.joint or self.joint_mr_candidates):
-            raise ValueError(
-                "joint_mr is trained as the joint LoRA was; set `joint: true` or give `joint_mr_candidates`"
-            )
-        return self
+    comparators: tuple[ComparatorName, ...] = Field(
+        (), description="made and scored too, beside joint, joint_mr and stage2.merges"
+    )
 
 
 class DialPreset(StrictModel):
@@ -210,8 +210,7 @@ class RunConfig(StrictModel):
                 )
         if self.quantization != "none":
             self._check_quantised()
-        if self.evaluate.joint_mr and self.stage1.method == "full":
-            raise ValueError("a fully fine-tuned joint model has no rank to widen; set `evaluate.joint_mr: false`")
+        self._check_comparators()
         for setting in self.showcase.settings:
             self._check_dial(f"showcase setting `{setting.label}`", setting)
         for name, preset in self.presets.items():
@@ -232,6 +231,26 @@ class RunConfig(StrictModel):
         if off:
             raise ValueError(f"{what}: a floor on axis `{off[0]}`, whose weight is 0; drop one of them")
 
+    @property
+    def comparators(self) -> tuple[str, ...]:
+        """What is made and scored beside base, experts, uniform merge and AlignX, in the order of making."""
+        asked = {"joint": self.evaluate.joint, "joint-mr": self.evaluate.joint_mr}
+        wanted = {*(name for name, on in asked.items() if on), *self.stage2.merges, *self.evaluate.comparators}
+        return tuple(name for name in COMPARATOR_NAMES if name in wanted)
+
+    def _check_comparators(self) -> None:
+        asked = self.comparators
+        if "joint-mr" in asked and not ("joint" in asked or self.evaluate.joint_mr_candidates):
+            raise ValueError(
+                "joint_mr is trained as the joint LoRA was; set `evaluate.joint: true` or give `joint_mr_candidates`"
+            )
+        if self.stage1.method == "full" and "joint-mr" in asked:
+            raise ValueError("a fully fine-tuned joint model has no rank to widen; set `evaluate.joint_mr: false`")
+        if self.stage1.method == "full" and {"x-lora", "arrow"} & set(asked):
+            raise ValueError("comparators x-lora and arrow mix LoRA experts; set `stage1.method: lora`")
+        if self.quantization != "none" and "dense-mixture" in asked:
+            raise ValueError("comparator dense-mixture trains weights, and quantised ones cannot be; leave it out")
+
     def _check_quantised(self) -> None:
         """Nothing can be added to quantised weights; experts behind gates do not need it."""
         asked = f"quantization `{self.quantization}`"
@@ -242,7 +261,7 @@ class RunConfig(StrictModel):
                 f"{asked}: experts learn on top of a shared one folded into the weights, which quantised weights do "
                 "not allow; set `stage1.shared_expert: false`"
             )
-        dense = [name for name in self.stage2.merges if name in {"ties", "dare"}]
+        dense = [name for name in self.comparators if name in {"ties", "dare"}]
         if dense:
             raise ValueError(f"{asked}: merge `{dense[0]}` adds to the weights; leave it out of `stage2.merges`")
 

@@ -167,9 +167,9 @@ def run_judging(
         AlignXError: of the step that could not be done; a rerun asks only what is missing.
     """
     check_current(config, run)
-    if config.evaluate.joint and (not options.methods or JOINT in (*options.methods, options.baseline)):
+    if JOINT in config.comparators and (not options.methods or JOINT in (*options.methods, options.baseline)):
         train_joint(config, run, lazy := lazy or LazyBase(config, run))
-    if config.evaluate.joint_mr and JOINT_MR in (*options.methods, options.baseline):
+    if JOINT_MR in config.comparators and JOINT_MR in (*options.methods, options.baseline):
         train_joint_mr(config, run, lazy := lazy or LazyBase(config, run))
     work = _work(config, run, options, test_data)
     kept = _complete_answers(config, run, work, options, lazy)

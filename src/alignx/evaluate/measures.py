@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from alignx.evaluate.calibration import (
     best_expert_labels,
     brier_score,
+    brier_terms,
     ece_with_reference,
     log_loss,
+    log_loss_terms,
     reliability_bins,
 )
 from alignx.evaluate.intervals import (
@@ -166,7 +168,8 @@ def likelihood_table(prompts: ScoredPrompts, metrics: Mapping[str, str], *, n_dr
                 "mc1": [rows[row].mc1 for row in at],
                 "mc2": [rows[row].mc2 for row in at],
             }
-            found = {name: _share(values, n_draws, seed) for name, values in measured.items()}
+            clusters = [prompts.hashes[row] for row in at]
+            found = {name: _share(values, clusters, n_draws, seed) for name, values in measured.items()}
             table[method][axis] = {name: share for name, share in found.items() if share is not None}
             headlines.append(table[method][axis].get(metrics[axis]))
         if all(headline is not None for headline in headlines):
@@ -174,11 +177,12 @@ def likelihood_table(prompts: ScoredPrompts, metrics: Mapping[str, str], *, n_dr
     return table
 
 
-def _share(values: Sequence[float | None], n_draws: int, seed: int) -> dict[str, Any] | None:
+def _share(values: Sequence[float | None], clusters: Sequence[str], n_draws: int, seed: int) -> dict[str, Any] | None:
     present = [100 * value for value in values if value is not None]
     if not present:
         return None
-    interval = bootstrap_interval(present, n_draws=n_draws, seed=seed)
+    of_present = [cluster for cluster, value in zip(clusters, values, strict=True) if value is not None]
+    interval = bootstrap_interval(present, clusters=of_present, n_draws=n_draws, seed=seed)
     return {"value": float(np.mean(present)), "interval": list(interval), "n": len(present)}
 
 
@@ -227,4 +231,50 @@ def calibration_table(
         table["axis"][predictor] = calibration_of(axis_probs, axis_ids, n_bins=n_bins, n_draws=n_draws, seed=seed)
         labels = best_expert_labels(expert_losses, best_probs, tie_tolerance)
         table["best_expert"][predictor] = calibration_of(best_probs, labels, n_bins=n_bins, n_draws=n_draws, seed=seed)
+    return table
+
+
+def calibration_differences(
+    prompts: ScoredPrompts,
+    read_outs: Mapping[str, tuple[Column, Column]],
+    axis_ids: NDArray[np.int64],
+    expert_losses: Column,
+    *,
+    tie_tolerance: float,
+    n_draws: int,
+    seed: int,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """AlignX's Brier score and log loss minus another predictor's, paired by prompt; negative is better for AlignX.
+
+    Args:
+        prompts: whose hashes are the clusters and whose axes the strata.
+        read_outs: as `calibration_table`; `alignx` is compared with each of the others.
+        axis_ids: (n,) axis each prompt comes from.
+        expert_losses: (n, m).
+        tie_tolerance: as `calibration_table`; each predictor has its own labels where experts tie.
+        n_draws: bootstrap draws.
+        seed: of the draws.
+
+    Returns:
+        Question -> other predictor -> measure (`brier`, `log_loss`) -> value and 95% interval.
+    """
+
+    def terms(predictor: str, question: str) -> dict[str, Column]:
+        probs = read_outs[predictor][0 if question == "axis" else 1]
+        labels = axis_ids if question == "axis" else best_expert_labels(expert_losses, probs, tie_tolerance)
+        return {"brier": brier_terms(probs, labels), "log_loss": log_loss_terms(probs, labels)}
+
+    def difference(ours: Column, theirs: Column) -> dict[str, Any]:
+        gap = ours - theirs
+        interval = bootstrap_interval(gap, clusters=prompts.hashes, strata=prompts.axes, n_draws=n_draws, seed=seed)
+        return {"value": float(gap.mean()), "interval": list(interval)}
+
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for question in ("axis", "best_expert"):
+        ours = terms("alignx", question)
+        table[question] = {
+            other: {measure: difference(ours[measure], column) for measure, column in terms(other, question).items()}
+            for other in read_outs
+            if other != "alignx"
+        }
     return table

@@ -26,6 +26,8 @@ from alignx.stage2.whole import WholeExperts, fixed_form, merge_form
 ALIGNX = "alignx"
 BASE = "base"
 UNIFORM = "uniform"
+EXPERT_PREFIX = "expert-"
+PLAIN_ROUTER = "ablation-plain-router"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Method:
 
 def expert_method(axis: str) -> str:
     """Name of an axis's own expert in the tables."""
-    return f"expert-{axis}"
+    return f"{EXPERT_PREFIX}{axis}"
 
 
 def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
@@ -65,10 +67,7 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
     trained = {axis: run.step_fingerprint(f"train-{axis}") for axis in config.axes}
     mixed = fingerprint([trained, run.step_fingerprint("mocae")])
     found = {BASE: "", **{expert_method(axis): trained[axis] for axis in config.axes}}
-    if config.evaluate.joint:
-        found[JOINT] = run.step_fingerprint("choose-joint")
-    if config.evaluate.joint_mr:
-        found[JOINT_MR] = run.step_fingerprint("choose-joint-mr")
+    found |= {name: run.step_fingerprint(f"choose-{name}") for name in (JOINT, JOINT_MR) if name in config.comparators}
     found |= {UNIFORM: fingerprint(trained), ALIGNX: mixed}
     if config.evaluate.ablations:
         names = ("warm-start", "plain-router", *(("shared-only",) if config.stage1.shared_expert else ()))
@@ -80,7 +79,7 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
 
 def is_main(method: str) -> bool:
     """Whether a method is answered with and judged unless others are named: no ablation, merge or second joint LoRA."""
-    return method in {BASE, JOINT, UNIFORM, ALIGNX} or method.startswith(expert_method(""))
+    return method in {BASE, JOINT, UNIFORM, ALIGNX} or method.startswith(EXPERT_PREFIX)
 
 
 def methods(
@@ -151,7 +150,7 @@ def _ablations(
     warm = mixture_weights(routing.best_probs.log(), routing.known, flat, 0 * flat, fallback=mocae.fallback)
     return [
         Method("ablation-warm-start", gates(warm), made_from),
-        Method("ablation-plain-router", gates(mocae.plain_logits(signatures).softmax(dim=1)), made_from),
+        Method(PLAIN_ROUTER, gates(mocae.plain_logits(signatures).softmax(dim=1)), made_from),
     ]
 
 

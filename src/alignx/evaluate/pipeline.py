@@ -2,13 +2,9 @@
 
 import resource
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,31 +14,25 @@ from alignx.data.prepare import read_splits
 from alignx.data.sources import load_test_folder
 from alignx.data.splits import leave_out_trained
 from alignx.errors import ArtifactError, DataError
-from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint, train_joint, train_joint_mr
-from alignx.evaluate.likelihood import PROMPT_STYLE, Judgement, LikelihoodItem, judge, likelihood_items
+from alignx.evaluate.comparators.registry import COMPARATORS
+from alignx.evaluate.figures import FigureSettings, scored_figures
+from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
+from alignx.evaluate.likelihood import PROMPT_STYLE, likelihood_items
 from alignx.evaluate.measures import (
     ScoredPrompts,
-    calibration_table,
     collect,
-    likelihood_table,
-    loss_table,
     mean_over_repeats,
-    own_expert_losses,
-    relative_difference,
     repeat_losses,
     repeats_of,
 )
-from alignx.evaluate.methods import ALIGNX, Method, expert_method, methods, neutral_mixture, sources
-from alignx.models.fold import folded
-from alignx.models.gated import GatedModel
+from alignx.evaluate.methods import methods, neutral_mixture, sources
+from alignx.evaluate.scored import Scores, judge_methods, judge_own_models, own_model_sources
 from alignx.models.lazy import LazyBase
-from alignx.models.load import BaseModel
 from alignx.models.precision import resolved_precision
-from alignx.models.scoring import answer_log_probs
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
-from alignx.runs.files import read_json, read_jsonl, write_json, write_jsonl
+from alignx.runs.files import read_json, write_json, write_jsonl
 from alignx.stage1.experts import expert_updates
 from alignx.stage1.extracts import encode_prompts, read_latent_space
 from alignx.stage2.experts import install_experts
@@ -51,6 +41,8 @@ from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
 from alignx.stage2.whole import read_whole_experts
 
 TEST = "test"
+# Predictor -> what its probabilities are called in the rows, before `axis_probs` and `best_probs`.
+READ_OUT_PREFIXES = {"alignx": "", "plain": "plain_", "plain_with_temperature": "plain_scaled_"}
 
 
 def run_evaluate(
@@ -76,23 +68,25 @@ def run_evaluate(
     check_current(config, run)
     examples, left_out = find_test_examples(config, run, test_data)
     name = evaluation_folder_name(test_data)
-    if config.evaluate.joint:
-        train_joint(config, run, lazy)
-    if config.evaluate.joint_mr:
-        train_joint_mr(config, run, lazy)
+    for comparator in config.comparators:
+        COMPARATORS[comparator].make(config, run, lazy)
     base = lazy.base
     limit = min(config.evaluate.max_tokens, base.context_tokens)
     items = likelihood_items(examples, base.template, max_tokens=limit)
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
-    asked = {JOINT: config.evaluate.joint, JOINT_MR: config.evaluate.joint_mr}
-    also = {name: read_joint(config, run, lazy, name) for name, wanted in asked.items() if wanted}
+    also = {name: read_joint(config, run, lazy, name) for name in (JOINT, JOINT_MR) if name in config.comparators}
     joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
     folder = run.evaluation_folder(name)
+    scores = Scores(config, run, folder, items)
     with install_experts(config, run, base, also=also) as gated:
         found = methods(config, run, experts, gated, mocae, signatures, joint=joint)
-        judgements = _judge_all(config, run, found, items, base, gated, folder)
+        others = own_model_sources(config, run, scores)
+        asked = [*((method.name, method.made_from) for method in found), *others.items()]
+        scores.only([scores.key(*one) for one in asked])
+        judgements = judge_methods(scores, found, base, gated)
+    judgements |= judge_own_models(scores, others, lazy)
     prompts = collect(mean_over_repeats(judgements))
     routing = mocae.route(signatures)
     metrics = _metrics(config, mocae, routing, signatures, prompts, left_out) | {"name": name}
@@ -166,60 +160,6 @@ def find_test_examples(
     return examples, left_out
 
 
-def _judge_all(
-    config: RunConfig,
-    run: RunDirectory,
-    found: Sequence[Method],
-    items: Sequence[LikelihoodItem],
-    base: BaseModel,
-    gated: GatedModel,
-    folder: Path,
-) -> dict[str, list[Judgement]]:
-    """Judgements of every method, by label; those kept from before with the same fingerprint are not made again."""
-    path, step = folder / "judgments.jsonl", f"judge-{folder.name}"
-    try:
-        run.check(step)
-        kept = _kept_judgements(path)
-    except ArtifactError as error:
-        notice(f"{str(error).partition('; ')[0]}; judging again")
-        kept = {}
-    shown = [[asdict(item.example), item.answers.prompt_ids, item.answers.answers] for item in items]
-    asked = fingerprint([shown, resolved_precision(config.evaluate.precision)])
-    keys = {method.label: fingerprint([asked, method.name, method.made_from]) for method in found}
-    judgements = {label: kept[key] for label, key in keys.items() if len(kept.get(key, ())) == len(items)}
-    for method in found:
-        if method.label in judgements:
-            notice(f"score {method.label}: up to date")
-        else:
-            with folded(base.model, method.updates) if method.updates else nullcontext():
-                log_probs = answer_log_probs(
-                    base,
-                    [item.answers for item in items],
-                    gated=gated,
-                    weights=method.weights,
-                    batch_size=config.evaluate.batch_size,
-                    precision=config.evaluate.precision,
-                    description=f"score {method.label}",
-                )
-            judgements[method.label] = [
-                judge(method.name, item, scores) for item, scores in zip(items, log_probs, strict=True)
-            ]
-            done = [label for label in keys if label in judgements]
-            write_jsonl(path, [row.row(keys[label]) for label in done for row in judgements[label]])
-            run.mark_done(step, {}, path)
-    return {method.label: judgements[method.label] for method in found}
-
-
-def _kept_judgements(path: Path) -> dict[str, list[Judgement]]:
-    kept: dict[str, list[Judgement]] = {}
-    for row in read_jsonl(path) if path.is_file() else []:
-        try:
-            kept.setdefault(row.pop("key"), []).append(Judgement(**row))
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: a row is damaged ({error}); remove the file and evaluate again") from error
-    return kept
-
-
 def _metrics(
     config: RunConfig,
     mocae: Mocae,
@@ -228,19 +168,14 @@ def _metrics(
     prompts: ScoredPrompts,
     left_out: dict[str, int],
 ) -> dict[str, Any]:
-    draws = {"n_draws": config.evaluate.bootstrap_draws, "seed": config.seed}
     axes = list(config.axes)
-    metric = {axis: axis_config.judged_by for axis, axis_config in config.axes.items()}
-    expert_losses = np.stack([prompts.losses[expert_method(axis)] for axis in axes], axis=1)
-    loss, loss_interval = loss_table(_with_oracle(prompts, expert_losses), **draws)
-    ours = prompts.losses[ALIGNX]
-    calibration = calibration_table(
-        _read_outs(mocae, routing, signatures),
-        np.array([axes.index(axis) for axis in prompts.axes]),
-        expert_losses,
+    settings = FigureSettings(
+        axes=axes,
+        metric={axis: axis_config.judged_by for axis, axis_config in config.axes.items()},
         tie_tolerance=config.stage2.tie_tolerance,
         n_bins=config.evaluate.calibration_bins,
-        **draws,
+        n_draws=config.evaluate.bootstrap_draws,
+        seed=config.seed,
     )
     return {
         "judge": "likelihood",
@@ -248,36 +183,12 @@ def _metrics(
         "precision": resolved_precision(config.evaluate.precision),
         "model": config.model,
         "seed": config.seed,
-        "n": {axis: prompts.axes.count(axis) for axis in axes} | {"average": len(prompts.axes)},
         "left_out_because_trained": left_out,
-        "loss": loss,
-        "loss_interval": loss_interval,
-        "regret": relative_difference(prompts, ours, own_expert_losses(prompts), **draws),
-        "alignx_versus": {
-            method: relative_difference(prompts, ours, losses, **draws)
-            for method, losses in prompts.losses.items()
-            if method != ALIGNX
-        },
-        "metric": metric,
-        "likelihood": likelihood_table(prompts, metric, **draws),
-        **{
-            measure: {
-                question: {predictor: figures[measure] for predictor, figures in by_predictor.items()}
-                for question, by_predictor in calibration.items()
-            }
-            for measure in ("ece", "brier", "log_loss", "accuracy")
-        },
-        "calibration": calibration,
+        **scored_figures(prompts, _read_outs(mocae, routing, signatures), settings),
         "routing": _routing_summary(axes, mocae, routing, prompts),
         "environment": describe_environment(),
         "peak_gb": peak_gb(),
     }
-
-
-def _with_oracle(prompts: ScoredPrompts, expert_losses: np.ndarray[Any, np.dtype[np.float64]]) -> ScoredPrompts:
-    """Adds the expert that is best on each prompt's own target: a bound that no router can know."""
-    losses = {**prompts.losses, "oracle-best-expert": expert_losses.min(axis=1)}
-    return ScoredPrompts(prompts.hashes, prompts.axes, losses, prompts.judgements)
 
 
 def _read_outs(mocae: Mocae, routing: Routing, signatures: Tensor) -> dict[str, tuple[Any, Any]]:
@@ -315,9 +226,9 @@ def _prompt_rows(
 ) -> list[dict[str, Any]]:
     pi, scale = neutral_mixture(mocae, routing)
     axes = list(config.axes)
-    plain = mocae.plain_logits(signatures).softmax(dim=1)
+    read_outs = _read_outs(mocae, routing, signatures)
 
-    def named(row: Tensor) -> dict[str, float]:
+    def named(row: Any) -> dict[str, float]:
         return dict(zip(axes, row.tolist(), strict=True))
 
     return [
@@ -326,12 +237,14 @@ def _prompt_rows(
             "prompt_hash": prompts.hashes[n],
             "axis": prompts.axes[n],
             "loss": {method: float(losses[n]) for method, losses in prompts.losses.items()},
-            "axis_probs": named(routing.axis_probs[n]),
-            "best_probs": named(routing.best_probs[n]),
             "pi": named(pi[n]),
             "scale": float(scale[n]),
             "known": float(routing.known[n]),
-            "plain_probs": named(plain[n]),
+            **{
+                f"{prefix}{read_out}": named(probs[n])
+                for predictor, prefix in READ_OUT_PREFIXES.items()
+                for read_out, probs in zip(("axis_probs", "best_probs"), read_outs[predictor], strict=True)
+            },
         }
         for n in range(len(prompts.hashes))
     ]

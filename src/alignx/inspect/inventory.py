@@ -8,6 +8,7 @@ from typing import Literal
 
 from alignx.config import MERGE_NAMES, RunConfig
 from alignx.errors import ArtifactError
+from alignx.evaluate.tradeoff.pipeline import tradeoff_is_current, tradeoff_path
 from alignx.runs.directory import RunDirectory
 from alignx.stage1.experts import SHARED
 from alignx.stage1.extracts import extracts_are_current
@@ -75,6 +76,8 @@ def _expected(config: RunConfig, run: RunDirectory) -> Iterator[_Expected]:
         if run.adapter_folder(name).is_dir():
             yield f"{name} LoRA", run.adapter_folder(name), _always, ""
     yield "scores", run.evaluation_folder("test") / "metrics.json", _always, f"alignx evaluate {root}"
+    if tradeoff_path(run).is_file():
+        yield "trade-off", tradeoff_path(run), partial(tradeoff_is_current, run), f"alignx tradeoff {root}"
     yield "report", root / "report.html", _always, f"alignx report {root}"
 
 

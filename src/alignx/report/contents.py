@@ -1,18 +1,23 @@
 """What a report says: a run's figures and records gathered in one place, for the page and for markdown alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
+from alignx.evaluate.ablation.pipeline import ABLATE, read_ablation
+from alignx.evaluate.cost import COST, read_cost
 from alignx.evaluate.pipeline import TEST, read_metrics
 from alignx.evaluate.probe.pipeline import PROBE, read_probe
 from alignx.evaluate.tradeoff.pipeline import TRADEOFF, read_tradeoff
+from alignx.evaluate.variability import VARIABILITY, read_variability
 from alignx.inspect.contents import expert_geometry
+from alignx.report.ablation import ablation_section
 from alignx.report.answers import AnswerGroup, group_answers
+from alignx.report.cost import cost_section
 from alignx.report.diagnosis import diagnosis_section
 from alignx.report.extremes import extremes_section
 from alignx.report.headline import headline_section
@@ -33,10 +38,13 @@ from alignx.report.tables import (
 )
 from alignx.report.tradeoff_section import tradeoff_section
 from alignx.report.training import TrainingPart, gather_training
+from alignx.report.variability import variability_section
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_json, read_jsonl
 
 SHOWCASE = "showcase"
+# Kept beside the evaluations, and shown in sections of their own.
+_MEASURES = {ABLATE, COST, PROBE, TRADEOFF, VARIABILITY}
 _KEYS = frozenset(
     {
         "judge",
@@ -125,8 +133,8 @@ def gather(run: RunDirectory) -> Contents:
     return Contents(
         model=config.model,
         axes=axes,
-        main=main,
-        others=[_evaluation(run, name) for name in names if name not in {TEST, TRADEOFF, PROBE}],
+        main=replace(main, averages=()),  # they stand in the headline
+        others=[_evaluation(run, name) for name in names if name not in {TEST, *_MEASURES}],
         answers=group_answers(read_jsonl(answers_path), answers_path) if answers_path.is_file() else [],
         training=gather_training(run, axes),
         limitations=limitations(main.metrics, licences),
@@ -144,11 +152,15 @@ def gather(run: RunDirectory) -> Contents:
 def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> list[Section]:
     """Sections of their own that this run has something for, in order."""
     swept, probed = read_tradeoff(run), read_probe(run)
+    ablated = (run.evaluation_folder(ABLATE) / "metrics.json").is_file()
     found = [
         tradeoff_section(swept) if swept else None,
+        ablation_section(read_ablation(run)) if ablated else None,
         diagnosis_section(metrics, expert_geometry(config, run)),
         probe_section(probed) if probed else None,
         extremes_section(config, run, metrics),
+        cost_section(read_cost(run)),
+        variability_section(read_variability(run)),
     ]
     return [section for section in found if section is not None]
 

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from alignx.evaluate.measures import AVERAGE
+from alignx.report.judges import average_tables
 from alignx.report.section import Picture, Section
 from alignx.report.svg import BLUE, GREY, INK, house_style, inline_svg
 from alignx.report.tables import MEASURES, Cell, Column, Row, Table
@@ -27,7 +28,7 @@ _LONG = 16  # letters of an axis's name that fit beside its bar
 
 
 def headline_section(metrics: Mapping[str, Any]) -> Section:
-    """The section: table, then a panel of bars a method where measures are percentages."""
+    """The section: averages of the judges, table, then a panel of bars a method where measures are percentages."""
     blocks: list[Table | Picture] = [headline_table(metrics)]
     svg = profile_figure(metrics)
     if svg:
@@ -39,7 +40,7 @@ def headline_section(metrics: Mapping[str, Any]) -> Section:
                 "small",
             )
         )
-    return Section("headline", "Methods at a glance", blocks=blocks)
+    return Section("headline", "Methods at a glance", blocks=[*average_tables(metrics), *blocks])
 
 
 def headline_table(metrics: Mapping[str, Any]) -> Table:

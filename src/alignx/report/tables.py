@@ -155,6 +155,11 @@ def versus_table(metrics: Mapping[str, Any]) -> Table:
     axes = axes_of(metrics)
     rows = [_difference_row("regret", "own expert of each prompt (regret)", metrics["regret"], axes)]
     rows += [
+        _difference_row(f"regret-{method}", f"regret of {method_label(method)}", found, axes)
+        for method, found in metrics.get("regret_of", {}).items()
+        if method != ALIGNX
+    ]
+    rows += [
         _difference_row(method, method_label(method), metrics["alignx_versus"][method], axes)
         for method in ordered_methods(metrics["alignx_versus"], axes)
     ]
@@ -228,6 +233,32 @@ def calibration_table(metrics: Mapping[str, Any]) -> Table:
         "ECE is never 0 in a finite sample: perfect is what a perfectly calibrated predictor with the same "
         "confidences would get, its mean and 95th percentile. Within p95 means that no miscalibration shows at this n.",
     )
+
+
+def calibration_versus_table(metrics: Mapping[str, Any]) -> Table:
+    """AlignX's Brier score and log loss minus those of the plain router, with and without temperature, paired."""
+    rows = []
+    for question, by_other in metrics["calibration_versus"].items():
+        for other, by_measure in by_other.items():
+            cells = tuple(
+                Cell(_signed(found["value"]), f"{_signed(found['interval'][0])} to {_signed(found['interval'][1])}")
+                for found in by_measure.values()
+            )
+            label = f"{QUESTIONS.get(question, question)} against {PREDICTORS.get(other, other)}"
+            rows.append(Row(f"{question}/{other}", label, cells))
+    n = metrics["n"][AVERAGE]
+    return Table(
+        "AlignX's Brier score and log loss minus the other's; negative is better for AlignX",
+        "question and predictor",
+        (Column("Brier", n), Column("log loss", n)),
+        tuple(rows),
+        "Paired by prompt. With each value: its 95% bootstrap interval.",
+    )
+
+
+def _signed(value: float) -> str:
+    """Three digits with a sign and a typographic minus."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def mixture_table(metrics: Mapping[str, Any]) -> Table:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from alignx.config import MERGE_NAMES
 from alignx.report.tables import Cell, Column, Row, Table
 from alignx.report.wording import JOINT, listed, method_label, number, number_range, ordered_methods, per_cent
 
@@ -16,8 +17,12 @@ _GOOD = 0.9
 
 
 def tradeoff_tables(metrics: Mapping[str, Any]) -> list[Table]:
-    """The sweep's tables, in order."""
-    return [dial_table(metrics), cost_table(metrics), place_table(metrics), rival_table(metrics)]
+    """The sweep's tables, in order, but for the settings of the front one by one.
+
+    Args:
+        metrics: what `eval/tradeoff/metrics.json` holds.
+    """
+    return [make(metrics) for make in (dial_table, cost_table, place_table, rival_table)]
 
 
 def setting_label(name: str) -> str:
@@ -118,19 +123,30 @@ def cost_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def place_table(metrics: Mapping[str, Any]) -> Table:
-    """Rest, presets, the front and what the dial is compared with, all on the same axes."""
-    settings = metrics["settings"]
-    rows = [_place(metrics, name) for name in _shown(metrics)]
-    note = (
+    """Rest, presets and what the dial is compared with, on the same axes."""
+    presets = [name for name, one in metrics["settings"].items() if one["kind"] == "preset"]
+    methods = _ordered(metrics, (name for name, one in metrics["settings"].items() if one["kind"] == "method"))
+    names = dict.fromkeys(["rest", *presets, *methods, best_fixed(metrics)])
+    return _places(
+        metrics,
+        "Where everything lies",
+        list(names),
         "Each axis's own measure on its own prompts, and where it lies in the range between the worst (0%) and the "
-        "best (100%) of all swept and fixed mixtures. Front: no other setting of the dial is at least as good on all "
-        "axes and better on one. "
-        f"{sum(bool(one['front']) for one in settings.values())} of "
-        f"{sum(one['front'] is not None for one in settings.values())} settings are on the front. Fixed: the same "
-        "mixture for every prompt."
+        "best (100%) of all swept and fixed mixtures. Fixed: the same mixture for every prompt; the one that is best "
+        "on average is shown.",
     )
-    columns = tuple(Column(axis, metrics["n"][axis]) for axis in metrics["axes"])
-    return Table("Where everything lies", "setting", (*columns, Column("front", is_text=True)), tuple(rows), note)
+
+
+def front_table(metrics: Mapping[str, Any]) -> Table:
+    """The settings of the dial that no other one beats on all axes."""
+    settings = metrics["settings"]
+    front = [name for name, one in settings.items() if one["front"]]
+    # Settings that come to the same mixture for every prompt are shown once.
+    first = {tuple(_normalised(metrics, name)): name for name in reversed(front)}
+    names = [name for name in front if first[tuple(_normalised(metrics, name))] == name]
+    n_swept = sum(one["front"] is not None for one in settings.values())
+    note = f"{len(front)} of the {n_swept} swept settings: none of the others is as good on all axes and better on one."
+    return _places(metrics, "The front: settings of the dial that give nothing away", names, note)
 
 
 def rival_table(metrics: Mapping[str, Any]) -> Table:
@@ -187,7 +203,7 @@ def _dial_sentence(axis: str, dial: Mapping[str, Any], measure: str) -> str:
 
 def _rival_sentences(metrics: Mapping[str, Any]) -> list[str]:
     fixed = [name for name, one in metrics["settings"].items() if one["kind"] == "static"]
-    merges = [name for name in metrics["rivals"] if name.startswith("ablation-") or name == "uniform"]
+    merges = [name for name in metrics["rivals"] if name in MERGE_NAMES]
     verdicts = {name: rival_verdict(metrics["rivals"][name]) for name in dict.fromkeys([*fixed, *merges])}
     within = sum(verdict == "within reach" for verdict in verdicts.values())
     found = [
@@ -209,17 +225,6 @@ def _rival_sentences(metrics: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _shown(metrics: Mapping[str, Any]) -> list[str]:
-    settings = metrics["settings"]
-    presets = [name for name, one in settings.items() if one["kind"] == "preset"]
-    front = [name for name, one in settings.items() if one["front"] and name != "rest"]
-    # Settings that come to the same mixture for every prompt are shown once.
-    first = {tuple(_normalised(metrics, name)): name for name in reversed(front)}
-    front = [name for name in front if first[tuple(_normalised(metrics, name))] == name]
-    methods = _ordered(metrics, (name for name, one in settings.items() if one["kind"] == "method"))
-    return list(dict.fromkeys(["rest", *presets, *front, *methods, best_fixed(metrics)]))
-
-
 def _ordered(metrics: Mapping[str, Any], names: Any) -> list[str]:
     """Methods in the order of the tables, then fixed mixtures."""
     given = list(names)
@@ -227,14 +232,14 @@ def _ordered(metrics: Mapping[str, Any], names: Any) -> list[str]:
     return [*ordered_methods((name for name in given if name not in fixed), metrics["axes"]), *fixed]
 
 
-def _place(metrics: Mapping[str, Any], name: str) -> Row:
-    setting = metrics["settings"][name]
-    cells = [
-        Cell(number(one["measure"]), per_cent(one["normalised"], 0))
-        for one in (setting["axes"][axis] for axis in metrics["axes"])
-    ]
-    front = {True: "yes", False: "no", None: ""}[setting["front"]]
-    return Row(name, setting_label(name), (*cells, Cell(front)), is_ours=name == "rest")
+def _places(metrics: Mapping[str, Any], caption: str, names: Sequence[str], note: str) -> Table:
+    rows = []
+    for name in names:
+        places = [metrics["settings"][name]["axes"][axis] for axis in metrics["axes"]]
+        cells = [Cell(number(one["measure"]), per_cent(one["normalised"], 0)) for one in places]
+        rows.append(Row(name, setting_label(name), tuple(cells), is_ours=name == "rest"))
+    columns = tuple(Column(axis, metrics["n"][axis]) for axis in metrics["axes"])
+    return Table(caption, "setting", columns, tuple(rows), note)
 
 
 def _signed(value: float) -> str:

@@ -4,7 +4,7 @@ Every picture's numbers are also in `eval/tradeoff/settings.jsonl`, and no colou
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, cycle
 from math import sqrt
 from typing import Any
 
@@ -14,18 +14,31 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from matplotlib.tri import Triangulation
 
+from alignx.config import MERGE_NAMES
 from alignx.evaluate.tradeoff.pareto import pareto_front
 from alignx.report.svg import BLUE, GREY, INK, PALETTE, VERMILLION, house_style, inline_svg
 from alignx.report.tradeoff import best_fixed, factor_label, setting_label
-from alignx.report.wording import EXPERT_PREFIX, method_label, number, per_cent
+from alignx.report.wording import (
+    BASE,
+    EXPERT_PREFIX,
+    JOINT,
+    JOINT_MR,
+    UNIFORM,
+    method_label,
+    number,
+    per_cent,
+)
 
+GREEN, PINK, SKY = PALETTE[2], PALETTE[3], PALETTE[4]
 _WIDTH = 4.4
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_METHOD_MARKS = {BASE: ("x", INK), JOINT: ("D", VERMILLION), JOINT_MR: ("d", VERMILLION), UNIFORM: ("s", INK)}
 _TRIANGLE = ((0.0, 0.0), (1.0, 0.0), (0.5, sqrt(3) / 2))
 # Settings nearer to each other than this in the triangle are one point of its colouring.
 _SAME = 1e-6
 _LEVELS = 12
+_LONGEST_NAME = 28
 
 
 def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
@@ -42,7 +55,7 @@ def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
             figure = Figure(figsize=(_WIDTH, 3.7 + 0.2 * ((len(metrics["axes"]) + 2) // 2)), layout="constrained")
             axes = figure.subplots()
             shares = [metrics["settings"][name]["mean_pi"][axis][axis] for name in dial["settings"]]
-            axes.plot(places, shares, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), label=f"share of expert {axis}")
+            axes.plot(places, shares, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), label="share of its expert")
             for number_of, other in enumerate(metrics["axes"]):
                 curve = [metrics["settings"][name]["axes"][other]["normalised"] for name in dial["settings"]]
                 axes.plot(
@@ -53,13 +66,13 @@ def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
                     linestyle=_DASHES[number_of % len(_DASHES)],
                     linewidth=2.4 if other == axis else 1.3,
                     markersize=5.5 if other == axis else 4,
-                    label=f"{other}, on its prompts",
+                    label=_shortened(other),
                 )
             axes.axvline(dial["values"].index(1.0), color=GREY, linewidth=0.8)
-            axes.set_xticks(list(places), [factor_label(value) for value in dial["values"]], fontsize=8)
+            axes.set_xticks(list(places), _tick_labels(dial["values"]), fontsize=8)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.grid(axis="y")
-            axes.set_xlabel(f"weight of {axis}, the others at 1")
+            axes.set_xlabel(f"weight of {_shortened(axis)}, the others at 1")
             axes.set_ylabel("of the range from worst to best")
             figure.suptitle(f"{axis} turned", x=0.01, ha="left", fontsize=10, fontweight="bold")
             figure.legend(loc="outside lower center", ncols=2, fontsize=8)
@@ -144,12 +157,19 @@ def pair_figure(metrics: Mapping[str, Any], *, prefix: str = "pair") -> str:
             axes.xaxis.set_major_formatter(PercentFormatter(1))
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.grid()
-            axes.set_xlabel(f"{first}, of its range (right is better)")
-            axes.set_ylabel(f"{second}, of its range (up is better)")
+            axes.set_xlabel(f"{_shortened(first)} (right is better)")
+            axes.set_ylabel(f"{_shortened(second)} (up is better)")
             figure.suptitle(f"{first} against {second}", x=0.01, ha="left", fontsize=10, fontweight="bold")
             figure.legend(loc="outside lower center", ncols=2, fontsize=8)
             panels.append(inline_svg(figure, prefix=f"{prefix}-{at}", label=_pair_label(metrics, first, second)))
     return "\n".join(panels)
+
+
+def _tick_labels(values: Sequence[float]) -> list[str]:
+    """Factors as words; every second one where all would run into each other."""
+    labels = [factor_label(value) for value in values]
+    crowded = max(map(len, labels)) > 5
+    return [label if at % 2 == 0 or not crowded else "" for at, label in enumerate(labels)]
 
 
 def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str, shown: Any) -> None:
@@ -158,8 +178,8 @@ def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str
     room = 0.28 * np.where(high > low, high - low, 1.0)
     low, high = low - room, high + room
     edge = 0.03 * (high - low)
-    merges = iter("Xp*hd8H")
-    experts = iter("<>^v1234")
+    merges, presets = cycle("XphdH8"), cycle("PdvHp8")
+    experts = cycle("<>^v")
     for name, setting in metrics["settings"].items():
         if name != "rest" and setting["kind"] not in {"preset", "method"}:
             continue
@@ -168,11 +188,11 @@ def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str
         if name == "rest":
             marker, colour, size = "*", BLUE, 13.0
         elif setting["kind"] == "preset":
-            marker, colour = "P", "#56B4E9"
+            marker, colour = next(presets), SKY
         elif name.startswith(EXPERT_PREFIX):
-            marker, colour = next(experts, "^"), "#009E73"
-        elif name.startswith("ablation-"):
-            marker, colour = next(merges, "X"), "#CC79A7"
+            marker, colour = next(experts), GREEN
+        elif name in MERGE_NAMES and name != UNIFORM:
+            marker, colour = next(merges), PINK
         else:
             marker, colour = {"joint": ("D", VERMILLION), "uniform": ("s", INK), "base": ("x", INK)}.get(
                 name, ("h", INK)
@@ -196,7 +216,14 @@ def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str
 
 
 def _legend(name: str) -> str:
-    return method_label(name).replace("ablation: ", "merge: ") if name.startswith("ablation-") else setting_label(name)
+    if name in MERGE_NAMES and name != UNIFORM:
+        return f"merge: {method_label(name)}"
+    return _shortened(setting_label(name))
+
+
+def _shortened(name: str) -> str:
+    """A name that two columns of a legend have room for."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _points(metrics: Mapping[str, Any], kinds: Sequence[str], first: str, second: str) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignx.report.section import Picture, Section
-from alignx.report.tradeoff import sentences, tradeoff_tables
+from alignx.report.tradeoff import front_table, sentences, tradeoff_tables
 from alignx.report.tradeoff_figures import dial_figure, pair_figure, triangle_figure
 
 DIAL_CAPTION = (
@@ -17,8 +17,9 @@ TRIANGLE_CAPTION = (
     "the same. Dots are settings that were scored, the star is the best of them."
 )
 PAIR_CAPTION = (
-    "Two axes at a time. The line is what the dial can reach at best on these two, the dashed one what fixed mixtures "
-    "can; with more than two axes a setting may be on the front for another axis's sake and lie below the line here."
+    "Two axes at a time, in shares of their ranges. The line is what the dial can reach at best on these two, the "
+    "dashed one what fixed mixtures can; with more than two axes a setting may be on the front for another axis's sake "
+    "and lie below the line here."
 )
 
 
@@ -35,4 +36,4 @@ def tradeoff_section(metrics: Mapping[str, Any]) -> Section:
     pictures = [Picture(dial, DIAL_CAPTION, "many")]
     pictures += [Picture(triangle, TRIANGLE_CAPTION, "small")] if triangle else []
     pictures += [Picture(pair, PAIR_CAPTION, "many")]
-    return Section("dial", "The dial", sentences(metrics), [*pictures, *tradeoff_tables(metrics)])
+    return Section("dial", "The dial", sentences(metrics), [*pictures, *tradeoff_tables(metrics), front_table(metrics)])

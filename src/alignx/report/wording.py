@@ -22,6 +22,9 @@ _GROUPS = (
     "ties",
     "dare",
     "negate",
+    "x-lora",
+    "arrow",
+    "dense-mixture",
     ALIGNX,
     "ablation-",
     "joint-",
@@ -34,7 +37,15 @@ _LABELS = {
     UNIFORM: "uniform merge",
     ALIGNX: "AlignX",
 }
-_OTHER_LABELS = {"task-arithmetic": "task arithmetic", "ties": "TIES", "dare": "DARE", "negate": "negated experts"}
+_OTHER_LABELS = {
+    "task-arithmetic": "task arithmetic",
+    "ties": "TIES",
+    "dare": "DARE",
+    "negate": "negated experts",
+    "x-lora": "PEFT X-LoRA",
+    "arrow": "PEFT Arrow",
+    "dense-mixture": "dense feed-forward mixture",
+}
 
 
 def axes_of(metrics: Mapping[str, Any]) -> list[str]:

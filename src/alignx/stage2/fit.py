@@ -42,6 +42,46 @@ class SplitFeatures:
     expert_losses: Tensor
 
 
+@dataclass(frozen=True)
+class FittingInputs:
+    """Everything the mixture is fitted on, read once.
+
+    Attributes:
+        axes: names, in the order of `axis_ids`.
+        layers: decoder layers of the signature's blocks.
+        widths: their widths.
+        train: see `SplitFeatures`.
+        mix: see `SplitFeatures`.
+        calibration: see `SplitFeatures`.
+        foreign: (n, sum of widths) signatures of the foreign development set.
+        foreign_kinds: (n,) kind of each of its prompts.
+    """
+
+    axes: tuple[str, ...]
+    layers: tuple[int, ...]
+    widths: tuple[int, ...]
+    train: SplitFeatures
+    mix: SplitFeatures
+    calibration: SplitFeatures
+    foreign: Tensor
+    foreign_kinds: Tensor | None = None
+
+    def fit(self, config: Stage2Config, *, router: tuple[Tensor, Tensor] | None = None) -> Mocae:
+        """`fit_mocae` on these."""
+        return fit_mocae(
+            self.axes,
+            self.layers,
+            self.widths,
+            train=self.train,
+            mix=self.mix,
+            calibration=self.calibration,
+            foreign=self.foreign,
+            foreign_kinds=self.foreign_kinds,
+            config=config,
+            router=router,
+        )
+
+
 def fit_mocae(
     axes: tuple[str, ...],
     layers: tuple[int, ...],
@@ -53,6 +93,7 @@ def fit_mocae(
     foreign: Tensor,
     config: Stage2Config,
     foreign_kinds: Tensor | None = None,
+    router: tuple[Tensor, Tensor] | None = None,
 ) -> Mocae:
     """Fit everything but the end-to-end step.
 
@@ -67,6 +108,8 @@ def fit_mocae(
         config: Stage 2's settings.
         foreign_kinds: (n,) kind of each foreign prompt, so that the detector's depth is chosen by kinds held out;
             None: five parts of the set are held out instead.
+        router: W_r and b of an earlier fit on the same train split, which no setting of `config` changes; none fits
+            them.
     """
     m = len(axes)
     fractals, naturals = _fit_calibrators(train, widths, m, config)
@@ -74,7 +117,7 @@ def fit_mocae(
     detector = _best_detector(
         fractals, naturals, widths, mix=mix, calibration=calibration, foreign=foreign, folds=folds
     )
-    router_weight, router_bias = _fit_router(train, m)
+    router_weight, router_bias = router or _fit_router(train, m)
     blank = Head(torch.zeros(m, 3 * m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64))
     mocae = Mocae(
         axes=axes,

@@ -31,7 +31,7 @@ from alignx.stage1.pipeline import stage1_is_current
 from alignx.stage2.end_to_end import EndToEndRecord, train_end_to_end
 from alignx.stage2.end_to_end_state import EndToEndCheckpoint
 from alignx.stage2.experts import install_experts
-from alignx.stage2.fit import SplitFeatures, fit_mocae
+from alignx.stage2.fit import FittingInputs, SplitFeatures
 from alignx.stage2.logistic import equal_axis_weights
 from alignx.stage2.merges import COEFFICIENTS, DARE_DENSITY, TIES_DENSITY, Merge, checked_merge
 from alignx.stage2.mocae import Mocae
@@ -107,6 +107,22 @@ def read_signatures(base: BaseModel, space: LatentSpace, prompts: Sequence[Seque
     return space.signature(last_prompt_states(base, prompts, space.layers, description=what))
 
 
+def read_fitting_inputs(config: RunConfig, run: RunDirectory, base: BaseModel) -> FittingInputs:
+    """What a run's mixture is fitted on: signatures and experts' losses of every split that teaches it."""
+    space = read_latent_space(run)
+    mix, calibration = (_split_features(config, run, base, space, split) for split in _SCORED_SPLITS)
+    return FittingInputs(
+        tuple(config.axes),
+        space.layers,
+        tuple(space.widths),
+        train=_train_features(config, run),
+        mix=mix,
+        calibration=calibration,
+        foreign=_foreign_signatures(base, space),
+        foreign_kinds=_foreign_kinds(),
+    )
+
+
 def score_experts(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
     """Every expert's loss on every mix and calibration prompt, into `stage2/expert_losses.json`."""
     path = run.root / "stage2" / "expert_losses.json"
@@ -174,32 +190,23 @@ def _fit(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None:
         checkpoint.remove()  # a kill may have come between the record and this
         notice("mixture: up to date")
         return
-    base, space = lazy.base, read_latent_space(run)
-    axes = tuple(config.axes)
-    mix, calibration = (_split_features(config, run, base, space, split) for split in _SCORED_SPLITS)
-    mocae = fit_mocae(
-        axes,
-        space.layers,
-        tuple(space.widths),
-        train=_train_features(config, run),
-        mix=mix,
-        calibration=calibration,
-        foreign=_foreign_signatures(base, space),
-        foreign_kinds=_foreign_kinds(),
-        config=config.stage2,
-    )
+    base = lazy.base
+    features = read_fitting_inputs(config, run, base)
+    mocae = features.fit(config.stage2)
     record: EndToEndRecord | None = None
     if config.stage2.end_to_end.enabled and not config.stage2.uniform:
         limit = min(config.evaluate.max_tokens, base.context_tokens)
         examples = [
-            base.template.encode(example, max_tokens=limit) for axis in axes for example in read_splits(run, axis).mix
+            base.template.encode(example, max_tokens=limit)
+            for axis in config.axes
+            for example in read_splits(run, axis).mix
         ]
         with install_experts(config, run, base) as gated:
             mocae, record = train_end_to_end(
                 base,
                 gated,
                 mocae,
-                mix,
+                features.mix,
                 examples,
                 config.stage2,
                 precision=config.stage1.precision,
@@ -281,7 +288,8 @@ def _mix_loss(config: RunConfig, run: RunDirectory, base: BaseModel, merge: Merg
     return float((losses * row_weights).sum() / row_weights.sum())
 
 
-def _expert_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
+def expert_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
+    """What everything that is made of the experts depends on."""
     names = [*config.axes, *([SHARED] if config.stage1.shared_expert else [])]
     return {
         "axes": list(config.axes),
@@ -300,7 +308,7 @@ def _scoring(config: RunConfig) -> dict[str, object]:
 
 
 def _loss_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
-    return _expert_inputs(config, run) | _scoring(config)
+    return expert_inputs(config, run) | _scoring(config)
 
 
 def _mocae_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
@@ -316,7 +324,7 @@ def _mocae_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
 
 def _merge_inputs(config: RunConfig, run: RunDirectory, method: str) -> dict[str, object]:
     chosen_by = {"tried": COEFFICIENTS, "densities": [TIES_DENSITY, DARE_DENSITY], "seed": config.seed}
-    return _expert_inputs(config, run) | _scoring(config) | {"merge": method} | chosen_by
+    return expert_inputs(config, run) | _scoring(config) | {"merge": method} | chosen_by
 
 
 def _check_stage1(config: RunConfig, run: RunDirectory) -> None:

@@ -1,17 +1,19 @@
 from math import comb
 
 from hypothesis import given
-from hypothesis.strategies import integers
+from hypothesis.strategies import floats, integers
 
 from alignx.config import DialPreset
 from alignx.evaluate.tradeoff.settings import (
-    DIAL_VALUES,
+    DIAL_STEPS,
     REST,
     dial_settings,
+    dial_values,
     grid_settings,
     preset_settings,
     simplex_grid,
     static_settings,
+    wide_enough,
 )
 from alignx.stage2.dial import Dial
 
@@ -26,8 +28,9 @@ def test_the_grid_holds_every_share_once(m, resolution):
 
 
 def test_nine_settings_a_dial_share_the_rest():
-    dials = dial_settings(AXES)
-    assert len(DIAL_VALUES) == 9 and DIAL_VALUES[0] == 1 / 256 and DIAL_VALUES[-1] == 256
+    values = dial_values(4.0)
+    dials = dial_settings(AXES, values)
+    assert len(values) == 9 and values[0] == 1 / 256 and values[-1] == 256
     assert [setting.name for setting in dials["honest"]][3:6] == ["dial-honest-0.25", REST, "dial-honest-4"]
     assert {axis: settings[4] for axis, settings in dials.items()} == dict.fromkeys(AXES, dials["helpful"][4])
     assert dials["harmless"][-1].dial == Dial({"harmless": 256.0})
@@ -46,3 +49,16 @@ def test_presets_are_placed_but_for_those_that_the_dials_already_hold():
     own = {"clinic": DialPreset(weights={"honest": 2.0}), "still": DialPreset()}
     names = [setting.name for setting in preset_settings(AXES, own)]
     assert names == ["preset-clinic", "preset-cautious", "preset-frank", "preset-eager"]
+
+
+@given(odds=floats(0.05, 20_000))
+def test_a_dial_is_as_wide_as_the_router_is_sure(odds):
+    def share(_: str, weight: float) -> float:
+        return odds * weight / (odds * weight + 1)
+
+    values = wide_enough(share, AXES)
+    step = values[5]
+    reaches = share("", values[0]) <= 0.1 and share("", values[-1]) >= 0.9
+    assert values == dial_values(step) and (reaches or step == DIAL_STEPS[-1])
+    narrower = [dial_values(one) for one in DIAL_STEPS if one < step]
+    assert not any(share("", one[0]) <= 0.1 and share("", one[-1]) >= 0.9 for one in narrower)

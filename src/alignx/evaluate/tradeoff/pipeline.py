@@ -1,6 +1,7 @@
 """`alignx tradeoff`, start to end: sweep the dial over a run's test prompts, score every setting, keep the figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,17 +10,17 @@ from torch import Tensor
 from alignx.config import RunConfig
 from alignx.data.example import Example
 from alignx.data.prepare import read_splits
-from alignx.evaluate.joint import JOINT, read_joint
+from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
 from alignx.evaluate.likelihood import PROMPT_STYLE, likelihood_items
-from alignx.evaluate.methods import ALIGNX, BASE, UNIFORM, expert_method, methods, sources
-from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer
+from alignx.evaluate.methods import ALIGNX, methods, sources
+from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer, mean_scores
 from alignx.evaluate.tradeoff.settings import (
-    DIAL_VALUES,
     Setting,
     dial_settings,
     grid_settings,
     preset_settings,
     static_settings,
+    wide_enough,
 )
 from alignx.evaluate.tradeoff.surface import Roles, Sweep, surface
 from alignx.models.gated import GatedModel
@@ -31,6 +32,7 @@ from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_json, write_json, write_jsonl
 from alignx.stage1.experts import expert_updates
 from alignx.stage1.extracts import encode_prompts, read_latent_space
+from alignx.stage2.dial import Dial
 from alignx.stage2.experts import gate_weights, install_experts
 from alignx.stage2.mocae import Mocae, Routing
 from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
@@ -38,7 +40,6 @@ from alignx.stage2.whole import WholeExperts, fixed_form, read_whole_experts
 
 TRADEOFF = "tradeoff"
 DEFAULT_LIMIT, DEFAULT_RESOLUTION = 40, 3
-_ABLATIONS = ("warm-start", "plain-router", "shared-only")
 
 
 def run_tradeoff(
@@ -75,27 +76,30 @@ def run_tradeoff(
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
-    also = {JOINT: read_joint(config, run, lazy)} if _has_joint(config, run) else {}
-    joint = expert_updates(config, run, base, JOINT) if also and experts.run_folded else None
+    also = {name: read_joint(config, run, lazy, name) for name in _joints(config, run)}
+    joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
     folder = run.evaluation_folder(TRADEOFF)
-    settings = _settings(config, resolution)
+    routing = mocae.route(signatures)
+    values = _dial_values(mocae, routing, examples)
+    settings = _settings(config, values, resolution)
     with install_experts(config, run, base, also=also) as gated:
         trained = _trained(run, gated)
         scorer = Scorer(config, run, base, gated, trained, items, folder / "scores.jsonl")
-        rivals = [
-            Mixture(one.name, one.weights, one.updates, f"{one.name} {one.made_from}" if one.updates else "")
-            for one in methods(config, run, experts, gated, mocae, signatures, joint=joint)
-            if one.name != ALIGNX and one.name.removeprefix("ablation-") not in _ABLATIONS
-        ]
-        routing = mocae.route(signatures)
+        rivals: dict[str, list[list[PromptScore]]] = {}
+        for one in methods(config, run, experts, gated, mocae, signatures, joint=joint):
+            if one.name != ALIGNX and not one.name.startswith("ablation-"):
+                made_from = f"{one.label} {one.made_from}" if one.updates else ""
+                scored = scorer.scores(Mixture(one.label, one.weights, one.updates, made_from))
+                rivals.setdefault(one.name, []).append(scored)
         swept = [_mixture(setting, mocae, routing, experts, gated, trained, len(items)) for setting in settings]
-        scores = {mixture.name: scorer.scores(mixture) for mixture in [*rivals, *swept]}
+        scores = {name: mean_scores(repeats) for name, repeats in rivals.items()}
+        scores |= {mixture.name: scorer.scores(mixture) for mixture in swept}
     shares = {setting.name: _mean_shares(setting, mocae, routing, examples) for setting in settings}
-    metrics = _metrics(config, run, settings, scores, shares, [example.axis for example in examples])
+    metrics = _metrics(config, run, values, settings, scores, shares, [example.axis for example in examples])
     metrics |= {"limit": limit, "resolution": resolution}
     write_jsonl(folder / "settings.jsonl", _rows(metrics))
-    write_json(folder / "metrics.json", metrics)
-    run.mark_done(TRADEOFF, {}, folder / "settings.jsonl", folder / "metrics.json")
+    write_json(tradeoff_path(run), metrics)
+    run.mark_done(TRADEOFF, {}, folder / "settings.jsonl", tradeoff_path(run))
     return metrics
 
 
@@ -105,15 +109,30 @@ def read_tradeoff(run: RunDirectory) -> dict[str, Any] | None:
     Raises:
         ArtifactError: it is damaged.
     """
-    path = run.evaluation_folder(TRADEOFF) / "metrics.json"
+    path = tradeoff_path(run)
     if not path.is_file():
         return None
-    run.check(TRADEOFF)
-    metrics: dict[str, Any] = read_json(path)
-    if not metrics["made_from"].items() <= sources(run.read_config(), run).items():
+    if not tradeoff_is_current(run):
         notice(f"{path}: made from other experts or another mixture; left out until `alignx tradeoff` is run again")
         return None
+    metrics: dict[str, Any] = read_json(path)
     return metrics
+
+
+def tradeoff_path(run: RunDirectory) -> Path:
+    """Where the figures of a run's trade-off lie."""
+    return run.evaluation_folder(TRADEOFF) / "metrics.json"
+
+
+def tradeoff_is_current(run: RunDirectory) -> bool:
+    """Whether a trade-off that is there was made from the experts and the mixture that the run has now.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    run.check(TRADEOFF)
+    made_from = read_json(tradeoff_path(run))["made_from"]
+    return bool(made_from.items() <= sources(run.read_config(), run).items())
 
 
 def _drawn(examples: Sequence[Example], limit: int) -> list[Example]:
@@ -121,23 +140,36 @@ def _drawn(examples: Sequence[Example], limit: int) -> list[Example]:
     return sorted(examples, key=lambda example: example.prompt_hash)[:limit]
 
 
-def _has_joint(config: RunConfig, run: RunDirectory) -> bool:
-    if not config.evaluate.joint:
-        return False
-    if run.step_fingerprint("choose-joint"):
-        return True
-    notice(f"joint LoRA: not trained yet, so it is not placed; run `alignx evaluate {run.root}` before")
-    return False
+def _joints(config: RunConfig, run: RunDirectory) -> list[str]:
+    """Joint LoRAs that the config asks for and the run has."""
+    asked = {JOINT: config.evaluate.joint, JOINT_MR: config.evaluate.joint_mr}
+    trained = {name: bool(run.step_fingerprint(_step_of(name))) for name, wanted in asked.items() if wanted}
+    for name, there in trained.items():
+        if not there:
+            notice(f"{name}: not trained yet, so it is not placed; run `alignx evaluate {run.root}` before")
+    return [name for name, there in trained.items() if there]
+
+
+def _step_of(adapter: str) -> str:
+    return f"choose-{adapter}" if adapter in {JOINT, JOINT_MR} else f"train-{adapter}"
 
 
 def _trained(run: RunDirectory, gated: GatedModel) -> dict[str, str]:
     """Installed adapter -> fingerprint of its training."""
-    return {name: run.step_fingerprint("choose-joint" if name == JOINT else f"train-{name}") for name in gated.names}
+    return {name: run.step_fingerprint(_step_of(name)) for name in gated.names}
 
 
-def _settings(config: RunConfig, resolution: int) -> list[Setting]:
+def _dial_values(mocae: Mocae, routing: Routing, examples: Sequence[Example]) -> tuple[float, ...]:
+    def own_share(axis: str, weight: float) -> float:
+        setting = Setting("", "dial", Dial({axis: weight}), axis)
+        return _mean_shares(setting, mocae, routing, examples)[axis][axis]
+
+    return wide_enough(own_share, mocae.axes)
+
+
+def _settings(config: RunConfig, values: Sequence[float], resolution: int) -> list[Setting]:
     axes = list(config.axes)
-    along = [setting for settings in dial_settings(axes).values() for setting in settings]
+    along = [setting for settings in dial_settings(axes, values).values() for setting in settings]
     found = [
         *along,
         *grid_settings(axes, resolution),
@@ -190,6 +222,7 @@ def _mean_shares(
 def _metrics(
     config: RunConfig,
     run: RunDirectory,
+    values: Sequence[float],
     settings: Sequence[Setting],
     scores: Mapping[str, Sequence[PromptScore]],
     shares: Mapping[str, Mapping[str, Mapping[str, float]]],
@@ -201,8 +234,8 @@ def _metrics(
     made = {setting.name for setting in settings}
     rivals = [name for name in scores if name not in made]
     roles = Roles(
-        dials={axis: [one.name for one in along] for axis, along in dial_settings(axes).items()},
-        values=DIAL_VALUES,
+        dials={axis: [one.name for one in along] for axis, along in dial_settings(axes, values).items()},
+        values=values,
         swept=[*by_kind["dial"], *by_kind["grid"]],
         fixed=by_kind["static"],
         rivals=[*rivals, *by_kind["static"]],
@@ -221,8 +254,7 @@ def _metrics(
         }
     for name in rivals:
         found["settings"][name] |= {"kind": "method"}
-    used = [BASE, *map(expert_method, axes), UNIFORM, ALIGNX, *(name for name in rivals if name in scores)]
-    known = sources(config, run)
+    used, known = [ALIGNX, *rivals], sources(config, run)
     return {
         "axes": axes,
         "judge": "likelihood",

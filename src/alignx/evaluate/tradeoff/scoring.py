@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,3 +147,14 @@ def _score(item: LikelihoodItem, log_probs: Sequence[float]) -> PromptScore:
     judged = judge("", item, log_probs)
     margin = safe_margin(item, log_probs)
     return PromptScore(judged.loss, judged.safe_preferred, margin, judged.mc1, judged.mc2)
+
+
+def mean_scores(repeats: Sequence[Sequence[PromptScore]]) -> list[PromptScore]:
+    """Of a method that was scored with several seeds: the mean, prompt by prompt."""
+
+    def mean(scores: Sequence[PromptScore]) -> PromptScore:
+        values = {one.name: [getattr(score, one.name) for score in scores] for one in fields(PromptScore)}
+        means: dict[str, Any] = {name: None if None in row else float(np.mean(row)) for name, row in values.items()}
+        return PromptScore(**means)
+
+    return [mean(scores) for scores in zip(*repeats, strict=True)]

@@ -1,6 +1,6 @@
 """What is swept: every axis's dial, a grid over the simplex, the presets, and the same grid as fixed mixtures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +11,11 @@ from alignx.stage2.presets import preset_dial, preset_names
 Kind = Literal["dial", "grid", "preset", "static"]
 
 REST = "rest"
-# Weights are factors on odds. A trained router gives a prompt's own axis odds of 10 to 100, so one to 256 either way
-# takes its share from near 0 to near 1; powers of 4, so that presets (4 and 16) are points of the sweep.
-DIAL_VALUES: tuple[float, ...] = tuple(4.0**power for power in range(-4, 5))
+# Steps of a dial's weights: each setting is this factor above the one before. Weights are factors on odds, and how far
+# they must go for a share to move from near 0 to near 1 depends on how sure the router is.
+DIAL_STEPS: tuple[float, ...] = (4.0, 8.0, 16.0)
+NEAR = 0.1
+_STEPS_EITHER_WAY = 4
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,31 @@ class Setting:
     axis: str = ""
 
 
-def dial_settings(axes: Sequence[str], values: Sequence[float] = DIAL_VALUES) -> dict[str, list[Setting]]:
+def dial_values(step: float) -> tuple[float, ...]:
+    """Nine weights, `step` apart, the middle one 1.
+
+    Example:
+        >>> dial_values(4.0)[:5]
+        (0.00390625, 0.015625, 0.0625, 0.25, 1.0)
+    """
+    return tuple(step**power for power in range(-_STEPS_EITHER_WAY, _STEPS_EITHER_WAY + 1))
+
+
+def wide_enough(own_share: Callable[[str, float], float], axes: Sequence[str]) -> tuple[float, ...]:
+    """The narrowest dial whose ends take every axis's own share to within `NEAR` of 0 and of 1; else the widest.
+
+    Args:
+        own_share: axis and its weight -> mean share of the axis's expert on its own prompts.
+        axes: the axes.
+    """
+    for step in DIAL_STEPS:
+        low, *_, high = dial_values(step)
+        if all(own_share(axis, low) <= NEAR and own_share(axis, high) >= 1 - NEAR for axis in axes):
+            return dial_values(step)
+    return dial_values(DIAL_STEPS[-1])
+
+
+def dial_settings(axes: Sequence[str], values: Sequence[float]) -> dict[str, list[Setting]]:
     """Axis -> settings of its dial in ascending order; the others weigh 1, and at 1 all axes share the rest."""
     return {
         axis: [

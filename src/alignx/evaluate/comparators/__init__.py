@@ -1,0 +1,1 @@
+"""What AlignX is compared with, under one interface: see `interface` and `registry`."""
