@@ -21,10 +21,11 @@ from alignx.data.prepare import read_splits
 from alignx.errors import ModelError
 from alignx.evaluate.comparators.gates import GateTraining, train_gates
 from alignx.evaluate.comparators.interface import Comparator, Record
-from alignx.models.fold import Updates, folded, named_owner
+from alignx.models.fold import Updates, folded
 from alignx.models.layers import decoder_layers, oriented
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel
+from alignx.models.named import named_owner
 from alignx.models.scoring import answer_log_probs
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
