@@ -20,6 +20,7 @@ from alignx.evaluate.comparison import compare_runs
 from alignx.evaluate.cost import CostOptions, run_cost
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
 from alignx.evaluate.pipeline import TEST, run_evaluate
+from alignx.evaluate.probe.pipeline import ProbeOptions, run_probe
 from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
 from alignx.evaluate.variability import run_variability
 from alignx.mixture.showcase import run_showcase
@@ -274,6 +275,16 @@ def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = 
     """What `judge` would ask and cost; see `plan_judging`."""
     run = RunDirectory(out)
     return plan_judging(run.read_config(), run, options, test_data=test_data)
+
+
+def probe(out: Path, options: ProbeOptions) -> dict[str, Any]:
+    """Measure a run off its own data; see `run_probe`. A run that was evaluated has its report written anew."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        metrics = run_probe(config, run, options)
+        if (run.evaluation_folder(TEST) / "metrics.json").is_file():
+            write_report(run)
+        return metrics
 
 
 def tradeoff(out: Path, *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT_RESOLUTION) -> dict[str, Any] | None:

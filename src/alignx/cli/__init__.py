@@ -42,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
         inspect,
         measure,
         plan,
+        probe,
         tradeoff,
         vector,
     )
