@@ -19,7 +19,7 @@ from alignx.data.sources import load_test_folder
 from alignx.data.splits import leave_out_trained
 from alignx.errors import ArtifactError, DataError
 from alignx.evaluate.joint import JOINT, read_joint, train_joint
-from alignx.evaluate.likelihood import PROMPT_STYLE, Judgement, LikelihoodItem, judge, likelihood_items
+from alignx.evaluate.likelihood import CHAT, Judgement, LikelihoodItem, judge, likelihood_items
 from alignx.evaluate.measures import (
     ScoredPrompts,
     calibration_table,
@@ -77,7 +77,8 @@ def run_evaluate(
         train_joint(config, run, lazy)
     base = lazy.base
     limit = min(config.evaluate.max_tokens, base.context_tokens)
-    items = likelihood_items(examples, base.template, max_tokens=limit)
+    style = config.evaluate.prompt_style
+    items = likelihood_items(examples, base.template, max_tokens=limit, prompt_style=style)
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
@@ -172,8 +173,15 @@ def _judge_all(
     except ArtifactError as error:
         notice(f"{str(error).partition('; ')[0]}; judging again")
         kept = {}
-    shown = [[asdict(item.example), item.answers.prompt_ids, item.answers.answers] for item in items]
-    asked = fingerprint([shown, resolved_precision(config.evaluate.precision)])
+    shown = [
+        [asdict(item.example), *(tokens for part in item.parts for tokens in (part.prompt_ids, part.answers))]
+        for item in items
+    ]
+    style = config.evaluate.prompt_style
+    asked = fingerprint([shown, resolved_precision(config.evaluate.precision), *([] if style == CHAT else [style])])
+    # A part is scored with its item's mixture: routing has seen the prompt itself, whatever stands before it here.
+    of_part = [number for number, item in enumerate(items) for _ in item.parts]
+    parts = [part for item in items for part in item.parts]
     keys = {method.name: fingerprint([asked, method.name, method.made_from]) for method in found}
     judgements = {name: kept[key] for name, key in keys.items() if len(kept.get(key, ())) == len(items)}
     for method in found:
@@ -183,15 +191,18 @@ def _judge_all(
             with folded(base.model, method.updates) if method.updates else nullcontext():
                 log_probs = answer_log_probs(
                     base,
-                    [item.answers for item in items],
+                    parts,
                     gated=gated,
-                    weights=method.weights,
+                    weights=None if method.weights is None else method.weights[of_part],
                     batch_size=config.evaluate.batch_size,
                     precision=config.evaluate.precision,
                     description=f"score {method.name}",
                 )
+            scores: list[list[float]] = [[] for _ in items]
+            for number, found_scores in zip(of_part, log_probs, strict=True):
+                scores[number] += found_scores
             judgements[method.name] = [
-                judge(method.name, item, scores) for item, scores in zip(items, log_probs, strict=True)
+                judge(method.name, item, of_item) for item, of_item in zip(items, scores, strict=True)
             ]
             write_jsonl(path, [row.row(keys[name]) for name in keys if name in judgements for row in judgements[name]])
             run.mark_done(step, {}, path)
@@ -232,7 +243,7 @@ def _metrics(
     )
     return {
         "judge": "likelihood",
-        "prompt_style": PROMPT_STYLE,
+        "prompt_style": config.evaluate.prompt_style,
         "precision": resolved_precision(config.evaluate.precision),
         "model": config.model,
         "seed": config.seed,
