@@ -14,8 +14,9 @@ from alignx.config.files import check_settings, parse_config
 from alignx.config.presets import AXIS_INSTRUCTIONS
 from alignx.data.prepare import prepare_axes, read_line, read_prepared
 from alignx.errors import ConfigError
-from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
+from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging, verdicts_path
 from alignx.evaluate.pipeline import run_evaluate
+from alignx.evaluate.trained.check import Check, CheckOptions, check_judge
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
 from alignx.models.load import load_template
@@ -245,6 +246,25 @@ def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = 
     """What `judge` would ask and cost; see `plan_judging`."""
     run = RunDirectory(out)
     return plan_judging(run.read_config(), run, options, test_data=test_data)
+
+
+def check_against_labels(
+    name: str, data: Path, options: CheckOptions, *, run: Path | None = None, verdicts: Path | None = None
+) -> Check:
+    """Ask a judge about labelled answers; see `check_judge`.
+
+    Args:
+        name: of the judge.
+        data: labelled answers.
+        options: how.
+        run: a run whose report shall repeat what was found.
+        verdicts: cache of verdicts; none: the run's, else `judges/verdicts.sqlite`.
+    """
+    if run is None:
+        return check_judge(name, data, options, verdicts=verdicts or Path("judges") / "verdicts.sqlite")
+    RunDirectory(run).read_config()
+    with writing(run) as directory:
+        return check_judge(name, data, options, verdicts=verdicts or verdicts_path(directory), run=directory)
 
 
 def report(out: Path) -> tuple[Path, Path]:

@@ -26,7 +26,7 @@ def scored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """The model that the harness scored, and what it found."""
     folder = tmp_path_factory.mktemp(request.param)
     save_golden_model(folder, begins_with_bos=request.param == "with_bos")
-    return load_base(str(folder)), DOCUMENT[request.param]
+    return load_base(str(folder), dtype="float64"), DOCUMENT[request.param]
 
 
 def example(item: dict[str, Any]) -> Example:
@@ -52,7 +52,9 @@ def test_the_items_are_those_that_were_scored() -> None:
 
 def test_mc1_and_mc2_are_the_harnesss(scored: tuple[BaseModel, Any]) -> None:
     base, golden = scored
-    items = likelihood_items([example(item) for item in golden_items()], base.template, max_tokens=1024, prompt_style="qa6")
+    items = likelihood_items(
+        [example(item) for item in golden_items()], base.template, max_tokens=1024, prompt_style="qa6"
+    )
     scores = [[nats for part in answer_log_probs(base, item.parts) for nats in part] for item in items]
     found = [judge("base", item, log_probs) for item, log_probs in zip(items, scores, strict=True)]
     assert [one.mc1 for one in found] == [item["acc"] for item in golden["mc1"]["items"]]
@@ -66,7 +68,7 @@ def test_every_choices_log_likelihood_is_the_harnesss(scored: tuple[BaseModel, A
     for item, theirs in zip(golden_items(), golden["mc2"]["items"], strict=True):
         primed = primed_answers(base.template, item["question"], item["mc2_targets"]["choices"], max_tokens=1024)
         [ours] = answer_log_probs(base, [primed])
-        assert ours == pytest.approx(theirs["log_likelihoods"], rel=1e-6)
+        assert ours == pytest.approx(theirs["log_likelihoods"], rel=1e-8)
 
 
 def test_the_styles_ask_differently(scored: tuple[BaseModel, Any]) -> None:

@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     from typer.exceptions import Abort, Exit, TyperException
 
     # Each module of commands registers with the app when it is imported.
-    from alignx.cli import commands, evaluate, inspect, plan, vector  # noqa: F401
+    from alignx.cli import commands, evaluate, inspect, judge, plan, vector  # noqa: F401
     from alignx.cli.app import app
 
     if not is_main():

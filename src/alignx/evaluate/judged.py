@@ -1,5 +1,6 @@
 """Answers -> questions to a judge -> judged rows, one for each question, as `judged/<judge>.jsonl` keeps them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ class Ask:
 def questions_to(
     judge: Judge, answers: Mapping[str, Sequence[KeptAnswer]], baseline: Sequence[KeptAnswer]
 ) -> list[Ask]:
-    """Everything a judge is asked.
+    """Everything a judge is asked; nothing about answers to prompts that it was trained on.
 
     Args:
         judge: the judge.
@@ -82,12 +83,27 @@ def questions_to(
     asks: list[Ask] = []
     for rows in answers.values():
         for answer, other in zip(rows, baseline, strict=True):
+            if answer.prompt_hash in judge.trained_on:
+                continue
             for question in judge.questions(answer.dataset):
                 if question == PREFERENCE:
                     asks += _pair(answer, other)
                 else:
                     asks.append(Ask(Item(question, answer.prompt, answer.answer), question, answer, None, ""))
     return asks
+
+
+def left_out_prompts(judge: Judge, answers: Sequence[KeptAnswer]) -> dict[str, int]:
+    """Group -> prompts that a judge is not asked about because it was trained on them.
+
+    Args:
+        judge: the judge.
+        answers: one a prompt.
+    """
+    trained = [
+        answer for answer in answers if answer.prompt_hash in judge.trained_on and judge.questions(answer.dataset)
+    ]
+    return dict(Counter(answer.group for answer in trained))
 
 
 def judged_row(judge: Judge, ask: Ask, judgement: Judgement | None) -> JudgedRow:

@@ -1,6 +1,7 @@
 """Hidden states of answers at chosen depths, pooled: what a small head can read a verdict from."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def answer_states(
     *,
     batch_size: int = 16,
     precision: str = "float32",
-    description: str = "read answers",
+    description: str = "",
 ) -> list[Tensor]:
     """States of every answer of every prompt, each as it would be alone after its prompt.
 
@@ -33,14 +34,15 @@ def answer_states(
         layers: decoder layers whose output is read, ascending.
         batch_size: prompts a forward pass.
         precision: `float32`, `bf16` (autocast) or `auto`.
-        description: shown as progress.
+        description: shown as progress; empty: none.
 
     Returns:
         Of each item (answers, layers, 2, hidden) float32: the mean over the answer's tokens, and its last token.
     """
     hidden_size = base.model.config.get_text_config().hidden_size
     found = [torch.zeros(len(item.answers), len(layers), len(POOLS), hidden_size) for item in items]
-    with progress(description, sum(len(item.answers) for item in items)) as advance:
+    total = sum(len(item.answers) for item in items)
+    with progress(description, total) if description else nullcontext(lambda n_done: None) as advance:
         for packed, units in units_of(base, items):
             for places in rows_by_length([unit.item.length for unit in units], batch_size):
                 batch = [units[place] for place in places]

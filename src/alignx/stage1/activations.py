@@ -14,6 +14,7 @@ from alignx.models.load import BaseModel
 from alignx.progress import progress
 from alignx.runs import processes
 
+
 def depth_layers(depths: Iterable[float], n_layers: int) -> list[int]:
     """Shares of the depth -> layer numbers (the state after that layer), ascending, without repeats."""
     return sorted({max(1, round(depth * n_layers)) - 1 for depth in depths})

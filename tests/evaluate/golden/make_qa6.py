@@ -54,7 +54,7 @@ class Function:
 def score(model: Path, tasks: Path) -> dict[str, Any]:
     """Of both tasks: accuracy of every item, and log-likelihood (nats) of every choice."""
     found = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=1),
+        model=HFLM(pretrained=str(model), dtype="float64", device="cpu", batch_size=1),
         tasks=["golden_mc1", "golden_mc2"],
         task_manager=TaskManager(include_path=str(tasks)),
         bootstrap_iters=0,
@@ -86,7 +86,7 @@ def main() -> None:
             model = save_golden_model(Path(root) / name, begins_with_bos=begins)
             document[name] = score(model, tasks)
     GOLDEN.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"{GOLDEN}: {document['harness']}")
+    sys.stdout.write(f"{GOLDEN}: {document['harness']}\n")
 
 
 if __name__ == "__main__":
