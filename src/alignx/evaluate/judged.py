@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignx.data.example import hash_prompt
 from alignx.errors import ArtifactError
 from alignx.evaluate.answers import KeptAnswer
 from alignx.evaluate.judges.interface import PREFERENCE, Item, Judge, Judgement
@@ -83,7 +84,7 @@ def questions_to(
     asks: list[Ask] = []
     for rows in answers.values():
         for answer, other in zip(rows, baseline, strict=True):
-            if answer.prompt_hash in judge.trained_on:
+            if _knows(judge, answer):
                 continue
             for question in judge.questions(answer.dataset):
                 if question == PREFERENCE:
@@ -100,10 +101,8 @@ def left_out_prompts(judge: Judge, answers: Sequence[KeptAnswer]) -> dict[str, i
         judge: the judge.
         answers: one a prompt.
     """
-    trained = [
-        answer for answer in answers if answer.prompt_hash in judge.trained_on and judge.questions(answer.dataset)
-    ]
-    return dict(Counter(answer.group for answer in trained))
+    known = [answer for answer in answers if _knows(judge, answer) and judge.questions(answer.dataset)]
+    return dict(Counter(answer.group for answer in known))
 
 
 def judged_row(judge: Judge, ask: Ask, judgement: Judgement | None) -> JudgedRow:
@@ -149,6 +148,11 @@ def read_judged(path: Path) -> list[JudgedRow]:
 def as_document(row: JudgedRow) -> dict[str, Any]:
     """For jsonl."""
     return asdict(row)
+
+
+def _knows(judge: Judge, answer: KeptAnswer) -> bool:
+    """Whether a judge was trained on the prompt, as its data's instruction alone or with the input after it."""
+    return answer.prompt_hash in judge.trained_on or hash_prompt(answer.prompt) in judge.trained_on
 
 
 def _pair(answer: KeptAnswer, other: KeptAnswer) -> list[Ask]:

@@ -91,7 +91,7 @@ def check_judge(
     budget = Budget(max_calls=options.max_calls, max_cost=options.max_cost)
     judge = next(one for one in make_judges([name], options.settings, budget) if one.name == name)
     question = _only_question(judge, data)
-    answers = limited(read_labelled([data], question=question).answers, None, options.seed)
+    answers = read_labelled([data], question=question).answers
     fresh = [answer for answer in answers if answer.prompt_hash not in judge.trained_on]
     left_out = len(answers) - len(fresh)
     if left_out:

@@ -19,6 +19,7 @@ from alignx.runs.checksums import file_checksum
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_json
+from alignx.runs.schema_version import SchemaVersionError
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,8 @@ def _current(out: Path, kind: str, inputs: str) -> TrainedArtifact | None:
         artifact = read_trained(out, kind=kind)
         artifact.check_weights()
         return artifact if artifact.record.get("inputs") == inputs else None
+    except SchemaVersionError:  # not damaged, so not to be written over
+        raise
     except (ConfigError, ArtifactError) as error:
         if (out / RECORD).is_file():
             notice(f"{str(error).partition('; ')[0]}; training again")
