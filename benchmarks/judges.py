@@ -58,8 +58,8 @@ def main() -> None:
         print(
             f"{kind}: AUC {held['auc']:.3f} [{held['auc_interval'][0]:.3f}, {held['auc_interval'][1]:.3f}], accuracy "
             f"{held['accuracy']:.3f} [{held['accuracy_interval'][0]:.3f}, {held['accuracy_interval'][1]:.3f}], ECE "
-            f"{held['ece']:.3f} ({held['ece_by_chance']:.3f} by chance), Brier {held['brier']:.3f}; {held['n']} answers to "
-            f"{held['n_prompts']} held-out prompts; {figures['cpu_seconds']:.0f} processor seconds"
+            f"{held['ece']:.3f} ({held['ece_by_chance']:.3f} by chance), Brier {held['brier']:.3f}; {held['n']} "
+            f"answers to {held['n_prompts']} held-out prompts; {figures['cpu_seconds']:.0f} processor seconds"
         )
         if given.json:
             given.json.parent.mkdir(parents=True, exist_ok=True)
