@@ -1,7 +1,7 @@
 """What the commands print on the output stream."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from alignx.evaluate.judging import Plan
 from alignx.mixture.runtime import Answer
+from alignx.report.judge_quality import quality_table
 from alignx.report.judges import terminal_tables
 from alignx.report.tables import Table as ReportTable
 from alignx.report.tables import render_terminal_table
@@ -59,6 +60,13 @@ def show_tradeoff(metrics: dict[str, Any]) -> None:
     """What to take away of a sweep, and its tables."""
     show_lines(sentences(metrics))
     show_tables(tradeoff_tables(metrics))
+
+
+def show_quality(judges: Sequence[Mapping[str, Any]]) -> None:
+    """How far judges agree with labelled answers."""
+    table = quality_table(judges)
+    if table is not None:
+        _console().print(_plain_table(table))
 
 
 def show_plan(plan: Plan) -> None:
