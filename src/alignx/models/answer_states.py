@@ -1,7 +1,7 @@
 """Hidden states of answers at chosen depths, pooled: what a small head can read a verdict from."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ def answer_states(
     hidden_size = base.model.config.get_text_config().hidden_size
     found = [torch.zeros(len(item.answers), len(layers), len(POOLS), hidden_size) for item in items]
     total = sum(len(item.answers) for item in items)
-    with progress(description, total) if description else nullcontext(lambda n_done: None) as advance:
+    with ExitStack() as stack:
+        advance = stack.enter_context(progress(description, total)) if description else None
         for packed, units in units_of(base, items):
             for places in rows_by_length([unit.item.length for unit in units], batch_size):
                 batch = [units[place] for place in places]
@@ -53,5 +54,6 @@ def answer_states(
                     for number, (start, end) in enumerate(spans, start=unit.first):
                         states = torch.stack([output[row, start:end].float() for output in outputs])
                         found[unit.row][number] = torch.stack([states.mean(dim=1), states[:, -1]], dim=1).cpu()
-                advance(sum(map(len, inputs.spans)))
+                if advance is not None:
+                    advance(sum(map(len, inputs.spans)))
     return found
