@@ -34,6 +34,22 @@ def test_the_dial_changes_the_answer(model: AlignX) -> None:
     assert given.text != leaning.text
 
 
+def test_a_preset_is_its_dial_and_parts_replace_its_values(model: AlignX) -> None:
+    prompts = ["Write a line about the apple."] * 3
+    found = model.route(prompts, preset=["lean-harmless", "balanced", "lean-harmless"], strength=[1, 1, 0.5])
+    leaning = model.route(prompts[0], Dial({"harmless": 16.0}))[0]
+    assert found[0].pi == pytest.approx(leaning.pi, rel=1e-4)
+    assert found[0].pi["harmless"] > found[1].pi["harmless"]
+    assert found[2].scale == pytest.approx(0.5 * found[0].scale, rel=1e-4)
+
+
+def test_an_unknown_preset_names_the_nearest_and_none_goes_with_a_dial(model: AlignX) -> None:
+    with pytest.raises(DialError, match="did you mean `lean-harmless`"):
+        model.generate("Why?", preset="lean-harmles")
+    with pytest.raises(ConfigError, match="dial and preset are both given"):
+        model.generate("Why?", Dial(), preset="balanced")
+
+
 def test_sampling_follows_the_seed(model: AlignX) -> None:
     import torch
 

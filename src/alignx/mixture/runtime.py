@@ -5,7 +5,7 @@ How a batch is run, behind gates or folded into the weights, is chosen in `mixtu
 Source: AlignX (EACL 2026, arXiv:2602.07381) for the idea; equations in docs/method.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any, Self
@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from alignx.config import RunConfig
+from alignx.config import DialPreset, RunConfig
 from alignx.errors import ArtifactError, ConfigError
 from alignx.mixture.answers import Answer as Answer
 from alignx.mixture.answers import MixtureWeights as MixtureWeights
@@ -35,6 +35,7 @@ from alignx.stage2.dial import Dial
 from alignx.stage2.experts import install_experts
 from alignx.stage2.mocae import Mocae, Routing
 from alignx.stage2.pipeline import check_current, read_mocae, read_signatures
+from alignx.stage2.presets import preset_dial
 from alignx.stage2.whole import WholeExperts, read_whole_experts
 
 DEFAULT_NEW_TOKENS = 256
@@ -57,6 +58,7 @@ class AlignX:
         whole: the whole experts, where gates would leave something out.
         folding: `auto`, `always` or `never`; see `MixtureEngine`.
         compile: decode through `torch.compile` where a mixture is folded; skipped, and said, without a compiler.
+        presets: dials of its own by name, beside the built-in ones.
 
     Raises:
         ArtifactError: the mixture was fitted on another latent space.
@@ -73,6 +75,7 @@ class AlignX:
         *,
         folding: Folding = "auto",
         compile: bool = False,
+        presets: Mapping[str, DialPreset] | None = None,
     ) -> None:
         if list(mocae.layers) != list(space.layers) or list(mocae.widths) != space.widths:
             raise ArtifactError("the mixture was fitted on another latent space; run `alignx stage2` again")
@@ -80,6 +83,7 @@ class AlignX:
         self.gated = gated
         self.mocae = mocae
         self.space = space
+        self.presets = dict(presets or {})
         self.engine = MixtureEngine(base, gated, mocae.axes, whole, folding=folding, compile=compile)
 
     @classmethod
@@ -119,7 +123,7 @@ class AlignX:
         check_current(config, run)
         whole = read_whole_experts(config, run, lazy.base) if config.stage1.method == "full" else None
         gated = install_experts(config, run, lazy.base)
-        return cls(lazy.base, gated, mocae, space, whole, folding=folding, compile=compile)
+        return cls(lazy.base, gated, mocae, space, whole, folding=folding, compile=compile, presets=config.presets)
 
     def close(self) -> None:
         """Take the experts out of the base."""
@@ -145,6 +149,7 @@ class AlignX:
         axis_weights: Weights | None = None,
         floors: Weights | None = None,
         strength: float | Sequence[float] | None = None,
+        preset: str | Sequence[str] | None = None,
     ) -> list[MixtureWeights]:
         """Mixture weights of prompts, without answering them; arguments as for `generate`.
 
@@ -153,7 +158,9 @@ class AlignX:
             ConfigError: no prompt, or not one dial for all or for each.
         """
         texts = _listed(prompts)
-        dials = dials_for(len(texts), dial, axis_weights=axis_weights, floors=floors, strength=strength)
+        dials = self._dials(
+            len(texts), dial, axis_weights=axis_weights, floors=floors, strength=strength, preset=preset
+        )
         return self._describe(*self._mix([self._encode(text, room=0)[0] for text in texts], dials))
 
     def generate(
@@ -164,6 +171,7 @@ class AlignX:
         axis_weights: Weights | None = None,
         floors: Weights | None = None,
         strength: float | Sequence[float] | None = None,
+        preset: str | Sequence[str] | None = None,
         max_new_tokens: int | None = None,
         **sampling: Any,
     ) -> list[Answer]:
@@ -177,6 +185,7 @@ class AlignX:
             axis_weights: axis -> factor on its odds, for all prompts, or a list with one mapping for each.
             floors: axis -> least share of the mixture, likewise.
             strength: scale of all experts, likewise; 0 is the base.
+            preset: name of a dial (docs/dial.md), likewise; the parts replace its values, axis by axis.
             max_new_tokens: longest answer; none: 256, or half the context where that is less.
             sampling: options of Transformers' `generate`, such as `temperature`, `top_p`, `num_beams`.
 
@@ -186,7 +195,9 @@ class AlignX:
                 cannot have this value, or both a dial and its parts.
         """
         texts = _listed(prompts)
-        dials = dials_for(len(texts), dial, axis_weights=axis_weights, floors=floors, strength=strength)
+        dials = self._dials(
+            len(texts), dial, axis_weights=axis_weights, floors=floors, strength=strength, preset=preset
+        )
         longest = self._checked_length(max_new_tokens)
         return self._answer_all(texts, dials, longest, checked_sampling(sampling, max_new_tokens=longest))
 
@@ -198,6 +209,7 @@ class AlignX:
         axis_weights: Weights | None = None,
         floors: Weights | None = None,
         strength: float | None = None,
+        preset: str | None = None,
         max_new_tokens: int | None = None,
         **sampling: Any,
     ) -> AnswerStream:
@@ -209,7 +221,7 @@ class AlignX:
         """
         if not isinstance(prompt, str):
             raise ConfigError("stream answers one prompt, given as text; use generate for several")
-        dials = dials_for(1, dial, axis_weights=axis_weights, floors=floors, strength=strength)
+        dials = self._dials(1, dial, axis_weights=axis_weights, floors=floors, strength=strength, preset=preset)
         self._dial_vectors(dials)
         longest = self._checked_length(max_new_tokens)
         options = checked_sampling(sampling, max_new_tokens=longest)
@@ -231,6 +243,7 @@ class AlignX:
         axis_weights: Weights | None = None,
         floors: Weights | None = None,
         strength: float | None = None,
+        preset: str | None = None,
     ) -> Any:
         """This model under one dial as a Transformers model, for tools that want one (pipelines, harnesses).
 
@@ -246,7 +259,7 @@ class AlignX:
                 "as_transformers: fully fine-tuned experts run folded, one mixture at a time, which a model that is "
                 "given several rows cannot; use generate, or experts trained with `method: lora`"
             )
-        dials = dials_for(1, dial, axis_weights=axis_weights, floors=floors, strength=strength)
+        dials = self._dials(1, dial, axis_weights=axis_weights, floors=floors, strength=strength, preset=preset)
         self._dial_vectors(dials)
 
         def gates(rows: Sequence[Sequence[int]]) -> Tensor:
@@ -317,6 +330,17 @@ class AlignX:
     def _start_token(self) -> int:
         start = self.base.tokenizer.bos_token_id
         return int(self.base.template.end_token_id if start is None else start)
+
+    def preset(self, name: str) -> Dial:
+        """The dial that a name stands for: one of the run's own, a built-in one, or `lean-<axis>`.
+
+        Raises:
+            DialError: no such name, or one that speaks only of axes that the run lacks.
+        """
+        return preset_dial(name, self.axes, self.presets)
+
+    def _dials(self, count: int, dial: Dial | Sequence[Dial] | None, **parts: Any) -> list[Dial]:
+        return dials_for(count, dial, **parts, named=self.preset)
 
     def _dial_vectors(self, dials: Sequence[Dial]) -> tuple[Tensor, Tensor, Tensor]:
         """Weights (b, m), floors (b, m) and strengths (b,) of dials, checked."""
