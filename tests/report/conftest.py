@@ -151,6 +151,8 @@ def hostile_run() -> Callable[[Path, list[str], list[str]], RunDirectory]:
                 for at, one in enumerate(examples)
             ],
         )
+        write_json(run.evaluation_folder("cost") / "metrics.json", make_cost(axes))
+        write_json(run.evaluation_folder("variability") / "metrics.json", make_variability(axes))
         return run
 
     return make
@@ -193,6 +195,49 @@ def write_run(root: Path, metrics: dict[str, Any], answers: list[dict[str, Any]]
     if answers is not None:
         write_jsonl(run.evaluation_folder("showcase") / "answers.jsonl", answers)
     return run
+
+
+def make_cost(axes: list[str]) -> dict[str, Any]:
+    """What `eval/cost/metrics.json` holds; every number is chosen, none is measured."""
+
+    def spread(value: float) -> dict[str, float]:
+        return {"median": value, "min": 0.9 * value, "max": 1.2 * value}
+
+    names = ["base", *(f"expert-{axis}" for axis in axes), "joint", "alignx", "base-batch", "alignx-batch"]
+    return {
+        **{"repeats": 5, "new_tokens": 64, "prompts": 8, "threads": 2},
+        "methods": {
+            name: {
+                "tokens": 500 + at,
+                "first_token_s": spread(0.08 + 0.01 * at),
+                "token_s": spread(0.03),
+                "tokens_per_second": spread(31.0),
+                "peak_gb": spread(1.2),
+                "accelerator_gb": None,
+            }
+            for at, name in enumerate(names)
+        },
+        "environment": {"processor": "A processor", "accelerator": "", "torch": "2.13.0", "transformers": "5.23.0"},
+    }
+
+
+def make_variability(axes: list[str]) -> dict[str, Any]:
+    """What `eval/variability/metrics.json` holds; every number is chosen, none is measured."""
+    methods = ["base", *(f"expert-{axis}" for axis in axes), "joint", "uniform", "alignx"]
+    loss = {method: _by_axis(1.7 + 0.02 * at, axes) for at, method in enumerate(methods)}
+    spread = {method: {column: 0.012 for column in columns} for method, columns in loss.items()}
+    versus = {method: 0.004 for method in methods if method != "alignx"}
+    settings = [("float32", 1), ("float32", 8), ("bf16", 1), ("bf16", 8)]
+    n = {axis: 20 for axis in axes}
+    seeds = {
+        **{"seeds": [0, 1], "n": [{**n, "average": 20 * len(axes)}] * 2, "loss": [loss, loss], "spread": spread},
+        **{"versus": versus, "also_differing": ["stage1.rank"]},
+    }
+    return {
+        **{"limit": 20, "n": n, "spread": spread, "versus": versus, "largest_of_one_answer": 0.31, "seeds": seeds},
+        "settings": [{"precision": precision, "batch_size": batch, "loss": loss} for precision, batch in settings],
+        **{"published_per_cent": 10.0, "environment": {}},
+    }
 
 
 def make_answers() -> list[dict[str, Any]]:

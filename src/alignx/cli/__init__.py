@@ -40,6 +40,7 @@ def run(arguments: Sequence[str]) -> int:
         compare,
         evaluate,
         inspect,
+        judge,
         measure,
         plan,
         probe,
