@@ -89,7 +89,8 @@ def _directions(standardised: Tensor, seed: int) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _, singular, directions = torch.svd_lowrank(standardised, q=wanted, niter=4)
-    return directions / (singular[0] / n**0.5).clamp_min(1e-6)
+    scaled: Tensor = directions / (singular[0] / n**0.5).clamp_min(1e-6)
+    return scaled
 
 
 def _folds(prompts: Sequence[str], seed: int) -> Tensor:
