@@ -183,7 +183,9 @@ def _entry(header: Mapping[str, Any], parameter: str, weight: Tensor) -> int | N
             _DTYPES.get(weight.dtype),
             list(weight.shape),
         ):
-            return int(found["data_offsets"][0])
+            offsets = found.get("data_offsets")
+            if isinstance(offsets, list) and offsets and isinstance(offsets[0], int):
+                return offsets[0]
     return None
 
 
@@ -191,7 +193,7 @@ def _holds(stored: _Stored, weight: Tensor) -> bool:
     try:
         original = torch.empty(weight.shape, dtype=weight.dtype)
         _read(stored, original)
-    except ArtifactError:
+    except (ArtifactError, OSError):
         return False
     return torch.equal(original.view(torch.uint8), weight.detach().cpu().contiguous().view(torch.uint8))
 

@@ -25,7 +25,8 @@ def layers_by_input(model: Any, names: Sequence[str]) -> list[list[str]]:
 
     def note(name: str) -> Any:
         def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
-            seen[name] = inputs[0]
+            if inputs:
+                seen[name] = inputs[0]
 
         return hook
 
