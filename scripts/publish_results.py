@@ -16,11 +16,10 @@ from typing import Any
 from alignx.errors import AlignXError
 from alignx.evaluate.pooled import pool, read_seeds
 from alignx.report.markdown import table_block
-from alignx.report.pooled import by_seed_table, calibration_by_seed_table, partial_tables
+from alignx.report.pooled import by_seed_table, calibration_by_seed_table, calibration_versus_table, partial_tables
 from alignx.report.summary import takeaways
 from alignx.report.tables import (
     calibration_table,
-    calibration_versus_table,
     likelihood_table,
     loss_table,
     versus_table,

@@ -18,9 +18,11 @@ from alignx.evaluate.ablation.pipeline import ABLATE, AblationOptions, run_ablat
 from alignx.evaluate.ablation.pooled import check_poolable, pool
 from alignx.evaluate.comparison import compare_runs
 from alignx.evaluate.cost import CostOptions, run_cost
-from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging
+from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging, verdicts_path
 from alignx.evaluate.pipeline import TEST, run_evaluate
+from alignx.evaluate.probe.pipeline import ProbeOptions, run_probe
 from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
+from alignx.evaluate.trained.check import Check, CheckOptions, check_judge
 from alignx.evaluate.variability import run_variability
 from alignx.mixture.showcase import run_showcase
 from alignx.models.lazy import LazyBase
@@ -276,6 +278,16 @@ def plan_judges(out: Path, options: JudgingOptions, *, test_data: Path | None = 
     return plan_judging(run.read_config(), run, options, test_data=test_data)
 
 
+def probe(out: Path, options: ProbeOptions) -> dict[str, Any]:
+    """Measure a run off its own data; see `run_probe`. A run that was evaluated has its report written anew."""
+    config = RunDirectory(out).read_config()
+    with writing(out) as run:
+        metrics = run_probe(config, run, options)
+        if (run.evaluation_folder(TEST) / "metrics.json").is_file():
+            write_report(run)
+        return metrics
+
+
 def tradeoff(out: Path, *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT_RESOLUTION) -> dict[str, Any] | None:
     """Sweep a run's dial; see `run_tradeoff`. A run that was evaluated has its report written anew."""
     config = RunDirectory(out).read_config()
@@ -307,6 +319,25 @@ def ablate(outs: Sequence[Path], options: AblationOptions) -> dict[str, Any]:
             if evaluated.is_file() and not shown:
                 write_report(run)
     return metrics if len(runs) == 1 else pool(runs)
+
+
+def check_against_labels(
+    name: str, data: Path, options: CheckOptions, *, run: Path | None = None, verdicts: Path | None = None
+) -> Check:
+    """Ask a judge about labelled answers; see `check_judge`.
+
+    Args:
+        name: of the judge.
+        data: labelled answers.
+        options: how.
+        run: a run whose report shall repeat what was found.
+        verdicts: cache of verdicts; none: the run's, else `judges/verdicts.sqlite`.
+    """
+    if run is None:
+        return check_judge(name, data, options, verdicts=verdicts or Path("judges") / "verdicts.sqlite")
+    RunDirectory(run).read_config()
+    with writing(run) as directory:
+        return check_judge(name, data, options, verdicts=verdicts or verdicts_path(directory), run=directory)
 
 
 def report(out: Path) -> tuple[Path, Path]:

@@ -141,6 +141,10 @@ def test_generate_prints_answer_and_weights(done: Path, capsys: pytest.CaptureFi
     assert run([*arguments, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["pi"]["honest"] >= 0.3
+    assert run([*arguments, "--stream"]) == 0
+    assert capsys.readouterr().out.startswith(answer["answer"])
+    assert run([*arguments, "--stream", "--json"]) == 2
+    assert "--stream and --json" in capsys.readouterr().err
 
 
 def test_other_test_data_leaves_trained_prompts_out(

@@ -93,8 +93,9 @@ def test_strength_zero_is_the_base_to_the_bit(architecture: str, model: AlignX, 
 
 def test_rows_of_a_batch_are_what_they_are_alone(model: AlignX) -> None:
     beyond = model.base.context_tokens + 7
-    prompts = [[], *prompts_of(model, 1, 9, 60, beyond, 9)]
+    prompts = [[], *prompts_of(model, 1, 9, 60, beyond, 9, model.base.context_tokens)]
     dials = [
+        Dial({"honest": 1e9}),
         Dial(),
         Dial({"harmless": 5}),
         Dial(strength=-1),

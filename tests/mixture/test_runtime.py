@@ -50,6 +50,19 @@ def test_a_long_prompt_leaves_room_for_the_answer(model: AlignX) -> None:
     assert answer.n_tokens <= 10
 
 
+@pytest.mark.parametrize("beside_the_limit", [-1, 0, 1])
+def test_prompts_at_and_past_the_limit_are_answered_alone_and_in_a_batch(model: AlignX, beside_the_limit: int) -> None:
+    room, words = 6, ["a"]
+    limit = model.base.context_tokens - room + beside_the_limit
+    while len(model.base.template.encode_prompt(" ".join(words))) < limit:
+        words.append("a")
+    prompts = [" ".join(words), "Why?"]
+    length = len(model.base.template.encode_prompt(prompts[0]))
+    together = model.generate(prompts, max_new_tokens=room)
+    assert together[0].prompt_cut == max(0, length + room - model.base.context_tokens)
+    assert [answer.text for answer in together] == [model.generate(one, max_new_tokens=room)[0].text for one in prompts]
+
+
 @pytest.mark.parametrize(
     ("dial", "says"),
     [
@@ -60,6 +73,7 @@ def test_a_long_prompt_leaves_room_for_the_answer(model: AlignX) -> None:
         (Dial(floors={"helpful": 0.7, "honest": 0.7}), "floors add up to 1.4"),
         (Dial({"helpful": 0}, {"helpful": 0.1}), "contradicts weight helpful=0"),
         (Dial(strength=float("inf")), "strength inf must be a finite number"),
+        (Dial({"harmless": "2"}), "weight harmless=2: must be a finite number"),  # type: ignore[dict-item]
     ],
 )
 def test_a_wrong_dial_says_what_is_wrong(model: AlignX, dial: Dial, says: str) -> None:

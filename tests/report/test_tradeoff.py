@@ -22,6 +22,9 @@ def test_the_sentences_follow_the_figures():
     assert text.count("rises with its dial (Spearman 1.00)") == 3
     assert "Of 12 mixtures that are the same for every prompt, fixed ones and merges, 12 have a setting" in text
     assert "Beyond" not in text
+    assert re.search(
+        r"the dial's settings dominate \d+% and fixed mixtures \d+%, a difference of \+[\d.]+% \(95%", text
+    )
     metrics["dials"]["honest"] |= {"spearman": 0.4}
     metrics["dials"]["helpful"] |= {"spearman": None}
     metrics["rivals"]["ties"] |= {"gap": -0.2, "interval": [-0.3, -0.1]}
@@ -52,11 +55,12 @@ def test_a_short_lead_is_beyond_reach_only_when_the_interval_says_so():
     assert rival_verdict({"gap": -0.1, "interval": None}) == "not distinguishable"
 
 
-@pytest.mark.parametrize("m", [2, 3, 4])
+@pytest.mark.parametrize("m", [2, 3, 5])
 def test_pictures_fit_the_number_of_axes(m):
     metrics = make_sweep([f"axis-{at}" for at in range(m)], n=3, resolution=2)
     assert dial_figure(metrics).count("<svg") == m
     assert triangle_figure(metrics).count("<svg") == (3 if m == 3 else 0)
+    assert ("the dial's settings dominate" in " ".join(sentences(metrics))) == (m < 5)
     pairs = pair_figure(metrics)
     assert pairs.count("<svg") == m * (m - 1) // 2
     ids = re.findall(r' id="([^"]+)"', dial_figure(metrics) + triangle_figure(metrics) + pairs)

@@ -162,6 +162,13 @@ def test_an_impossible_dial_is_refused(dial, fault):
         dial.checked_strength()
 
 
+def test_a_huge_weight_is_taken_as_it_is_and_a_missing_one_is_1():
+    weights = Dial({"honest": 1e9}).weight_vector(AXES)
+    assert weights.tolist() == [1, 1, 1e9]
+    pi = mixture_weights(torch.zeros(1, 3).double(), torch.ones(1), weights, torch.zeros(3))
+    torch.testing.assert_close(pi, torch.tensor([[1e-9, 1e-9, 1 - 2e-9]], dtype=torch.float64), rtol=1e-6, atol=0)
+
+
 def test_floors_may_add_up_to_exactly_one():
     floors = Dial({}, {"helpful": 0.1, "harmless": 0.2, "honest": 0.7}).floor_vector(AXES)
     pi = mixture_weights(torch.randn(2, 3).double(), torch.ones(2), torch.ones(3), floors)

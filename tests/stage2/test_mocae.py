@@ -4,14 +4,16 @@ from itertools import permutations
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from alignx.config import Stage2Config
 from alignx.runs.files import read_json, read_tensors, write_json, write_tensors
 from alignx.stage2 import fit
 from alignx.stage2.fit import SplitFeatures
-from alignx.stage2.foreign import fit_detector
+from alignx.stage2.foreign import auroc, fit_detector, held_out_auroc
 from alignx.stage2.fractal import FractalCalibrator
 from alignx.stage2.mocae import Head, Mocae
+from alignx.stage2.mocae_file import checked_mocae
 from alignx.stage2.natural import NaturalCalibrator
 
 AXES, WIDTHS = ("helpful", "harmless", "honest"), (4, 5)
@@ -186,3 +188,60 @@ def test_known_goes_smoothly_from_one_to_zero():
     known = detector.known(far, 0.01, 0.05)
     assert known[0] == 1 and known[-1] == 0 and (known.diff() <= 0).all()
     assert ((known > 0) & (known < 1)).any()
+
+
+def _near_and_foreign():
+    """Axes' prompts in a ball; foreign ones in two small clusters at its edge, where distance says little."""
+    generator = torch.Generator().manual_seed(0)
+    train, mix, calibration = (torch.randn(n, 5, generator=generator) for n in (90, 100, 100))
+    edge = 1.6 * torch.eye(5)[torch.arange(40) % 2] + 0.2 * torch.randn(40, 5, generator=generator)
+    ids = torch.arange(90) % 3
+    fractal = FractalCalibrator.fit(train, ids, 3, neighbours=(4, 8))
+    return NaturalCalibrator.fit(train, ids, 3), fractal, mix, calibration, edge
+
+
+def test_foreign_development_prompts_teach_the_detector_where_to_look():
+    natural, fractal, mix, calibration, edge = _near_and_foreign()
+    seen, fresh = edge[:20], edge[20:]
+    plain = fit_detector(natural, fractal, 0, mix=mix, calibration=calibration)
+    taught = fit_detector(natural, fractal, 0, mix=mix, calibration=calibration, foreign=seen)
+    assert auroc(plain.scores(fresh), plain.reference) < 0.9
+    assert auroc(taught.scores(fresh), taught.reference) > 0.95
+    # Far from everything is foreign still, although the foreign prompts are no nearer.
+    assert (taught.known(torch.full((1, 5), 50.0), 0.01, 0.05) == 0).all()
+
+
+def test_the_ratio_of_radii_is_what_it_says():
+    natural, fractal, mix, calibration, edge = _near_and_foreign()
+    detector = fit_detector(natural, fractal, 0, mix=mix, calibration=calibration, foreign=edge)
+    x = torch.tensor([[0.5, -0.2, 0.1, 0.0, 0.3]])
+    own, other = (torch.cdist(x, some).sort(dim=1).values[0, 1] for some in (fractal.anchors, edge))
+    pair = torch.stack([natural.distance(x)[0], (own / other).log()]).double()
+    expected = ((pair - detector.centre) / detector.spread).max()
+    torch.testing.assert_close(detector.scores(x)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_depth_is_chosen_by_kinds_that_were_held_out():
+    natural, fractal, mix, calibration, edge = _near_and_foreign()
+    splits = {"mix": mix, "calibration": calibration, "foreign": edge}
+    by_kind = held_out_auroc(natural, fractal, **splits, folds=torch.arange(40) % 2)
+    mixed = held_out_auroc(natural, fractal, **splits, folds=torch.arange(40) // 8)
+    assert by_kind < mixed  # the two clusters are the kinds: each is new when it is held out
+    alone = held_out_auroc(natural, fractal, **splits, folds=torch.zeros(40, dtype=torch.long))
+    plain = fit_detector(natural, fractal, 0, mix=mix, calibration=calibration)
+    assert alone == auroc(plain.scores(edge), plain.reference)
+
+
+def test_auroc_agrees_with_scikit_learn():
+    positives, negatives = torch.tensor([0.0, 1.0, 1.0, 3.0]), torch.tensor([0.0, 1.0, 2.0])
+    expected = roc_auc_score([1] * 4 + [0] * 3, [*positives.tolist(), *negatives.tolist()])
+    assert auroc(positives, negatives) == pytest.approx(expected)
+
+
+def test_a_mixture_without_foreign_prompts_reads_as_before(mocae, tmp_path):
+    older = replace(mocae, detector=replace(mocae.detector, foreign=None))
+    write_tensors(tmp_path / "mocae.safetensors", older.tensors())
+    tensors = read_tensors(tmp_path / "mocae.safetensors")
+    assert "detector.foreign" not in tensors
+    again = checked_mocae(tensors, json.loads(json.dumps(older.settings())), tmp_path / "mocae.safetensors")
+    assert torch.equal(again.foreign_scores(PROMPTS), older.foreign_scores(PROMPTS))

@@ -40,8 +40,10 @@ def run(arguments: Sequence[str]) -> int:
         compare,
         evaluate,
         inspect,
+        judge,
         measure,
         plan,
+        probe,
         tradeoff,
         vector,
     )

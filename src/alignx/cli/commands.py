@@ -13,6 +13,7 @@ import typer
 from alignx.cli.app import RunArgument, app
 from alignx.cli.options import parse_columns, parse_pairs, parse_splits
 from alignx.config import load_config
+from alignx.errors import ConfigError
 
 DEFAULT_SPLITS = "360,65,60,140"
 
@@ -162,16 +163,23 @@ def generate(
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens; default 256.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
 ) -> None:
     """Answer a prompt, and say with which weights."""
     weights, floors = parse_pairs("--weight", weight), parse_pairs("--floor", floor)
-    from alignx.cli.show import show_answer
+    if stream and as_json:
+        raise ConfigError("--stream and --json: one JSON object is only known at the end; drop one of them")
+    from alignx.cli.show import show_answer, show_stream
     from alignx.mixture.runtime import AlignX
     from alignx.mixture.showcase import answer_row
     from alignx.workflow import make_dial
 
     dial = make_dial(run, preset, weights=weights, floors=floors, strength=strength)
-    answer = AlignX.from_pretrained(run).generate(prompt, dial, max_new_tokens=max_new_tokens)[0]
+    model = AlignX.from_pretrained(run)
+    if stream:
+        show_stream(model.stream(prompt, dial, max_new_tokens=max_new_tokens))
+        return
+    answer = model.generate(prompt, dial, max_new_tokens=max_new_tokens)[0]
     if as_json:
         typer.echo(json.dumps(answer_row("", prompt, answer), ensure_ascii=False))
     else:

@@ -26,7 +26,7 @@ def evaluate(
     ] = None,
     judges: Annotated[
         str | None,
-        typer.Option(help="likelihood, openai, moderation, truth, info, refusal, with commas; default likelihood."),
+        typer.Option(help="likelihood, openai, moderation, truth, info, trained, refusal, with commas."),
     ] = None,
     methods: Annotated[
         str | None,

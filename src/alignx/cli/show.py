@@ -1,17 +1,20 @@
 """What the commands print on the output stream."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from alignx.evaluate.judging import Plan
-from alignx.mixture.runtime import Answer
+from alignx.mixture.answers import Answer
+from alignx.mixture.stream import AnswerStream
+from alignx.report.judge_quality import quality_table
 from alignx.report.judges import terminal_tables
 from alignx.report.tables import Table as ReportTable
 from alignx.report.tables import render_terminal_table
@@ -59,6 +62,13 @@ def show_tradeoff(metrics: dict[str, Any]) -> None:
     """What to take away of a sweep, and its tables."""
     show_lines(sentences(metrics))
     show_tables(tradeoff_tables(metrics))
+
+
+def show_quality(judges: Sequence[Mapping[str, Any]]) -> None:
+    """How far judges agree with labelled answers."""
+    table = quality_table(judges)
+    if table is not None:
+        _console().print(_plain_table(table))
 
 
 def show_plan(plan: Plan) -> None:
@@ -120,9 +130,23 @@ def show_showcase(out: Path) -> None:
 
 def show_answer(answer: Answer) -> None:
     """An answer and the weights it was given."""
+    _console().print(Text(printable(answer.text)), soft_wrap=True)
+    _show_weights(answer)
+
+
+def show_stream(stream: AnswerStream) -> None:
+    """An answer as it comes, then the weights it was given."""
+    with stream:
+        for piece in stream:
+            typer.echo(printable(piece), nl=False)
+    typer.echo()
+    if stream.answer is not None:
+        _show_weights(stream.answer)
+
+
+def _show_weights(answer: Answer) -> None:
     weights = answer.weights
     console = _console()
-    console.print(Text(printable(answer.text)), soft_wrap=True)
     console.print()
     console.print(f"weights: {weights_line(weights.pi)}; strength {weights.scale:.2f}", markup=False, soft_wrap=True)
     console.print(f"prompt is like: {weights_line(weights.axis_probs)}", markup=False, soft_wrap=True)

@@ -142,6 +142,9 @@ class EvaluateConfig(StrictModel):
     precision: Literal["auto", "float32", "bf16"] = Field(
         "float32", description="bf16: autocast, faster, losses +-0.1%"
     )
+    prompt_style: Literal["chat", "qa6"] = Field(
+        "chat", description="multiple choice: in the chat format, or after TruthfulQA's six-pair primer"
+    )
     bootstrap_draws: int = Field(2000, ge=100)
     calibration_bins: int = Field(15, ge=1)
     ablations: bool = Field(False, description="score the warm start and the plain router beside the mixture")

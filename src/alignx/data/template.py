@@ -93,6 +93,13 @@ class PromptTemplate:
         ids = self._plain_ids(text)
         return [*ids, self.end_token_id] if end else ids
 
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text that stands alone, begun as the tokenizer itself begins one; no template."""
+        ids = self._plain_ids(text)
+        bos = self.tokenizer.bos_token_id
+        adds_bos = bos is not None and bos in self.tokenizer("a")["input_ids"][:1]
+        return [int(bos), *ids] if adds_bos else ids
+
     def encode(
         self, example: Example, *, injected: str = "", target: str | None = None, max_tokens: int
     ) -> TokenisedExample:
@@ -119,10 +126,7 @@ class PromptTemplate:
         if input:
             parts.append(f"### Input:\n{input}")
         parts.append("### Response:\n")
-        ids = self._plain_ids("\n\n".join(parts))
-        bos = self.tokenizer.bos_token_id
-        adds_bos = bos is not None and bos in self.tokenizer("a")["input_ids"][:1]
-        return [int(bos), *ids] if adds_bos else ids
+        return self.encode_text("\n\n".join(parts))
 
     def _plain_ids(self, text: str) -> list[int]:
         pieces = [text]

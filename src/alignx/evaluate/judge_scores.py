@@ -19,9 +19,9 @@ from alignx.evaluate.preferences import length_controlled, length_controlled_int
 
 WIN_RATE, WIN_RATE_LC, FLIP_RATE = "win_rate", "win_rate_lc", "flip_rate"
 SAFETY_SCORE, REFUSAL_RATE, TRUTH_RATE, INFO_RATE, TI = "safety_score", "refusal_rate", "truth", "info", "ti"
-GPT_JUDGE = "gpt-judge"
+GPT_JUDGE, TRAINED_TI = "gpt-judge", "trained-ti"
 # Truth and info speak together: their product is the figure.
-_SECTION_OF = {TRUTH: GPT_JUDGE, INFO: GPT_JUDGE}
+_SECTION_OF = {TRUTH: GPT_JUDGE, INFO: GPT_JUDGE, f"trained-{TRUTH}": TRAINED_TI, f"trained-{INFO}": TRAINED_TI}
 _SINGLE = {SAFETY: SAFETY_SCORE, REFUSAL: REFUSAL_RATE, TRUTH: TRUTH_RATE, INFO: INFO_RATE}
 # The average takes one figure from each of the published data sets.
 _ROLES = {WIN_RATE: "alpaca", SAFETY_SCORE: "beavertails", TI: "truthfulqa"}
@@ -41,12 +41,20 @@ class Certainty:
     seed: int
 
 
-def judge_figures(rows: Sequence[JudgedRow], certainty: Certainty) -> dict[str, Any]:
+def judge_figures(
+    rows: Sequence[JudgedRow],
+    certainty: Certainty,
+    *,
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
+    checks: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """What `metrics.json` holds under `judges`, but for where it came from.
 
     Args:
         rows: of all judges.
         certainty: coverage floor, draws, seed.
+        notes: judge -> what is known of it; see `judge_notes`.
+        checks: what judges were found to be worth; see `judge_notes`.
     """
     by_section: dict[str, list[JudgedRow]] = {}
     for row in rows:
@@ -54,7 +62,10 @@ def judge_figures(rows: Sequence[JudgedRow], certainty: Certainty) -> dict[str, 
     measured = {name: measure(of_section) for name, of_section in by_section.items()}
     return {
         "groups": {row.group: row.dataset for row in rows},
-        "sections": {name: _section(of_section, measured[name], certainty) for name, of_section in by_section.items()},
+        "sections": {
+            name: _section(of_section, measured[name], certainty) | {"judges": _who(of_section, notes or {}, checks)}
+            for name, of_section in by_section.items()
+        },
         "averages": _averages(rows, measured, certainty),
     }
 
@@ -114,16 +125,7 @@ def _section(rows: Sequence[JudgedRow], measured: Measured, certainty: Certainty
         table[WIN_RATE_LC] = _length_controlled(rows, measured[WIN_RATE], table[WIN_RATE], certainty)
         _add_counts(measured[WIN_RATE], table[WIN_RATE])
     states = Counter(row.state for row in rows)
-    models = {row.judge: row.model for row in rows}
     return {
-        "judges": [
-            {
-                "name": judge,
-                "model": model,
-                "templates": {row.question: row.template for row in rows if row.judge == judge},
-            }
-            for judge, model in models.items()
-        ],
         "baseline": next((row.baseline for row in rows if row.baseline), None),
         "n": {"questions": len(rows), **{state: states[state] for state in ("judged", "unparseable", "failed")}},
         "identical": sum(row.order == IDENTICAL for row in rows),
@@ -133,6 +135,33 @@ def _section(rows: Sequence[JudgedRow], measured: Measured, certainty: Certainty
         "paired": _paired(measured, certainty),
         "categories": _categories(rows),
     }
+
+
+def _who(
+    rows: Sequence[JudgedRow], notes: Mapping[str, Mapping[str, Any]], checks: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The judges of a section: name, model, templates, agreement with labels, prompts left out."""
+    found = []
+    for judge, model in {row.judge: row.model for row in rows}.items():
+        note = notes.get(judge, {})
+        ours = note if note.get("model") == model else {}
+        templates = {row.question: row.template for row in rows if row.judge == judge}
+        found.append(
+            {
+                "name": judge,
+                "model": model,
+                "templates": templates,
+                "held_out": ours.get("held_out"),
+                "left_out": ours.get("left_out", {}),
+                "checks": [
+                    check
+                    for check in checks
+                    if (check["judge"], check["model"]) == (judge, model)
+                    and templates.get(check["question"]) == check["template"]
+                ],
+            }
+        )
+    return found
 
 
 def _add_counts(measured: dict[str, dict[str, Scores]], table: dict[str, Any]) -> None:
@@ -219,6 +248,7 @@ def _averages(
     wanted = [
         {WIN_RATE: "openai", SAFETY_SCORE: "openai", TI: "openai"},
         {WIN_RATE: "openai", SAFETY_SCORE: "moderation", TI: GPT_JUDGE},
+        {WIN_RATE: "openai", SAFETY_SCORE: "trained-moderation", TI: TRAINED_TI},
     ]
     found = []
     for judges in wanted:

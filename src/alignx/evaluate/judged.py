@@ -1,10 +1,12 @@
 """Answers -> questions to a judge -> judged rows, one for each question, as `judged/<judge>.jsonl` keeps them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignx.data.example import hash_prompt
 from alignx.errors import ArtifactError
 from alignx.evaluate.answers import KeptAnswer
 from alignx.evaluate.judges.interface import PREFERENCE, Item, Judge, Judgement
@@ -72,7 +74,7 @@ class Ask:
 def questions_to(
     judge: Judge, answers: Mapping[str, Sequence[KeptAnswer]], baseline: Sequence[KeptAnswer]
 ) -> list[Ask]:
-    """Everything a judge is asked.
+    """Everything a judge is asked; nothing about answers to prompts that it was trained on.
 
     Args:
         judge: the judge.
@@ -82,12 +84,25 @@ def questions_to(
     asks: list[Ask] = []
     for rows in answers.values():
         for answer, other in zip(rows, baseline, strict=True):
+            if _knows(judge, answer):
+                continue
             for question in judge.questions(answer.dataset):
                 if question == PREFERENCE:
                     asks += _pair(answer, other)
                 else:
                     asks.append(Ask(Item(question, answer.prompt, answer.answer), question, answer, None, ""))
     return asks
+
+
+def left_out_prompts(judge: Judge, answers: Sequence[KeptAnswer]) -> dict[str, int]:
+    """Group -> prompts that a judge is not asked about because it was trained on them.
+
+    Args:
+        judge: the judge.
+        answers: one a prompt.
+    """
+    known = [answer for answer in answers if _knows(judge, answer) and judge.questions(answer.dataset)]
+    return dict(Counter(answer.group for answer in known))
 
 
 def judged_row(judge: Judge, ask: Ask, judgement: Judgement | None) -> JudgedRow:
@@ -133,6 +148,11 @@ def read_judged(path: Path) -> list[JudgedRow]:
 def as_document(row: JudgedRow) -> dict[str, Any]:
     """For jsonl."""
     return asdict(row)
+
+
+def _knows(judge: Judge, answer: KeptAnswer) -> bool:
+    """Whether a judge was trained on the prompt, as its data's instruction alone or with the input after it."""
+    return answer.prompt_hash in judge.trained_on or hash_prompt(answer.prompt) in judge.trained_on
 
 
 def _pair(answer: KeptAnswer, other: KeptAnswer) -> list[Ask]:

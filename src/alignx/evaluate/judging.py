@@ -12,8 +12,17 @@ from alignx.errors import ConfigError
 from alignx.evaluate.answers import KeptAnswer, answer_key, answers_of, make_answers, read_answers
 from alignx.evaluate.asking import ask_all, missing_items
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint, train_joint, train_joint_mr
+from alignx.evaluate.judge_notes import read_checks, read_notes, write_note
 from alignx.evaluate.judge_scores import Certainty, judge_figures
-from alignx.evaluate.judged import Ask, JudgedRow, as_document, judged_row, questions_to, read_judged
+from alignx.evaluate.judged import (
+    Ask,
+    JudgedRow,
+    as_document,
+    judged_row,
+    left_out_prompts,
+    questions_to,
+    read_judged,
+)
 from alignx.evaluate.judges.budget import Budget
 from alignx.evaluate.judges.interface import Judge
 from alignx.evaluate.judges.registry import make_judges
@@ -171,12 +180,16 @@ def run_judging(
         train_joint(config, run, lazy := lazy or LazyBase(config, run))
     if JOINT_MR in config.comparators and JOINT_MR in (*options.methods, options.baseline):
         train_joint_mr(config, run, lazy := lazy or LazyBase(config, run))
+    budget = Budget(max_calls=options.max_calls, max_cost=options.max_cost)
+    judges = make_judges(options.judges, options.settings, budget)  # before answers are made: one may not be there
     work = _work(config, run, options, test_data)
     kept = _complete_answers(config, run, work, options, lazy)
-    budget = Budget(max_calls=options.max_calls, max_cost=options.max_cost)
     folder = run.evaluation_folder(work.name)
-    for judge in make_judges(options.judges, options.settings, budget):
+    for judge in judges:
         asks = questions_to(judge, _judged_answers(options, kept), kept[options.baseline])
+        write_note(
+            judged_path(folder, judge.name), judge, left_out_prompts(judge, kept[options.baseline]), n_asked=len(asks)
+        )
         # Of several processes one asks, or every question would be paid for by each of them.
         rows = processes.from_main(partial(_ask, judge, asks, verdicts_path(run), budget, options.concurrency))
         if rows:
@@ -286,7 +299,7 @@ def _write_metrics(config: RunConfig, run: RunDirectory, work: _Work, options: J
         "made_from": {method: work.sources[method] for method in dict.fromkeys(row.method for row in rows)},
         "max_new_tokens": options.max_new_tokens,
         "coverage_floor": options.coverage_floor,
-        **judge_figures(rows, certainty),
+        **judge_figures(rows, certainty, notes=read_notes(folder / "judged"), checks=read_checks(run)),
     }
     path, step = folder / "metrics.json", f"evaluate-{work.name}"
     run.check(step)

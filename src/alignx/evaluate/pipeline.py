@@ -17,7 +17,7 @@ from alignx.errors import ArtifactError, DataError
 from alignx.evaluate.comparators.registry import COMPARATORS
 from alignx.evaluate.figures import FigureSettings, scored_figures
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
-from alignx.evaluate.likelihood import PROMPT_STYLE, likelihood_items
+from alignx.evaluate.likelihood import likelihood_items
 from alignx.evaluate.measures import (
     ScoredPrompts,
     collect,
@@ -72,7 +72,8 @@ def run_evaluate(
         COMPARATORS[comparator].make(config, run, lazy)
     base = lazy.base
     limit = min(config.evaluate.max_tokens, base.context_tokens)
-    items = likelihood_items(examples, base.template, max_tokens=limit)
+    style = config.evaluate.prompt_style
+    items = likelihood_items(examples, base.template, max_tokens=limit, prompt_style=style)
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
@@ -179,7 +180,7 @@ def _metrics(
     )
     return {
         "judge": "likelihood",
-        "prompt_style": PROMPT_STYLE,
+        "prompt_style": config.evaluate.prompt_style,
         "precision": resolved_precision(config.evaluate.precision),
         "model": config.model,
         "seed": config.seed,

@@ -9,14 +9,14 @@ from pathlib import Path
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.comparators.registry import COMPARATORS
-from alignx.evaluate.likelihood import Judgement, LikelihoodItem, judge
+from alignx.evaluate.likelihood import CHAT, Judgement, LikelihoodItem, judge
 from alignx.evaluate.methods import Method
 from alignx.models.fold import folded
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel
 from alignx.models.precision import resolved_precision
-from alignx.models.scoring import PromptAnswers, answer_log_probs
+from alignx.models.scoring import answer_log_probs
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.files import read_jsonl, write_jsonl
@@ -43,8 +43,14 @@ class Scores:
         except ArtifactError as error:
             notice(f"{str(error).partition('; ')[0]}; judging again")
             self._kept = {}
-        shown = [[asdict(item.example), item.answers.prompt_ids, item.answers.answers] for item in items]
-        self._asked = fingerprint([shown, resolved_precision(config.evaluate.precision)])
+        shown = [
+            [asdict(item.example), *(tokens for part in item.parts for tokens in (part.prompt_ids, part.answers))]
+            for item in items
+        ]
+        style = config.evaluate.prompt_style
+        self._asked = fingerprint(
+            [shown, resolved_precision(config.evaluate.precision), *([] if style == CHAT else [style])]
+        )
 
     def key(self, method: str, made_from: str) -> str:
         """Fingerprint of everything that a method's judgements depend on."""
@@ -71,19 +77,24 @@ class Scores:
 
 def judge_methods(scores: Scores, found: Sequence[Method], base: BaseModel, gated: GatedModel) -> Judgements:
     """Judgements of every method that runs behind gates or folded, by label."""
+    # A part is scored with its item's mixture: routing has seen the prompt itself, whatever stands before it here.
+    of_part = [number for number, item in enumerate(scores.items) for _ in item.parts]
 
     def score(method: Method) -> list[Judgement]:
         with folded(base.model, method.updates) if method.updates else nullcontext():
             log_probs = answer_log_probs(
                 base,
-                [item.answers for item in scores.items],
+                [part for item in scores.items for part in item.parts],
                 gated=gated,
-                weights=method.weights,
+                weights=None if method.weights is None else method.weights[of_part],
                 batch_size=scores.config.evaluate.batch_size,
                 precision=scores.config.evaluate.precision,
                 description=f"score {method.label}",
             )
-        return [judge(method.name, item, one) for item, one in zip(scores.items, log_probs, strict=True)]
+        by_item: list[list[float]] = [[] for _ in scores.items]
+        for number, part in zip(of_part, log_probs, strict=True):
+            by_item[number] += part
+        return [judge(method.name, item, one) for item, one in zip(scores.items, by_item, strict=True)]
 
     return {
         method.label: scores.judged(method.label, scores.key(method.name, method.made_from), partial(score, method))
@@ -117,14 +128,11 @@ def judge_own_models(scores: Scores, sources: dict[str, str], lazy: LazyBase) ->
         install = COMPARATORS[name].installed
         if install is None:
             raise ValueError(f"{name} runs behind gates; score it with judge_methods")
-        targets = [
-            LikelihoodItem(item.example, PromptAnswers(item.answers.prompt_ids, item.answers.answers[:1]), [], {})
-            for item in scores.items
-        ]
+        targets = [LikelihoodItem(item.example, [item.target], [], {}) for item in scores.items]
         with install(scores.config, scores.run, lazy.base) as model:
             log_probs = answer_log_probs(
                 model,
-                [item.answers for item in targets],
+                [item.target for item in targets],
                 batch_size=scores.config.evaluate.batch_size,
                 precision=scores.config.evaluate.precision,
                 description=f"score {name}",

@@ -23,7 +23,7 @@ from alignx.evaluate.methods import ALIGNX, is_main, methods, sources
 from alignx.evaluate.pipeline import TEST, find_test_examples, read_metrics
 from alignx.models.fold import folded
 from alignx.models.lazy import LazyBase
-from alignx.models.scoring import PromptAnswers, answer_log_probs
+from alignx.models.scoring import answer_log_probs
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory
 from alignx.runs.environment import describe_environment
@@ -164,7 +164,7 @@ def _scored(config: RunConfig, run: RunDirectory, examples: Sequence[Example]) -
     lazy = LazyBase(config, run)
     base, mocae, space = lazy.base, read_mocae(run), read_latent_space(run)
     items = likelihood_items(examples, base.template, max_tokens=min(config.evaluate.max_tokens, base.context_tokens))
-    targets = [PromptAnswers(item.answers.prompt_ids, item.answers.answers[:1]) for item in items]
+    targets = [item.target for item in items]
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
     has_joint = config.evaluate.joint and bool(run.step_fingerprint("choose-joint"))

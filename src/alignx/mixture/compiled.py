@@ -9,23 +9,20 @@ from typing import Any
 
 import torch
 
-from alignx.models.gated import GatedModel
 from alignx.progress import notice
 
 
 class CompiledForward:
-    """A compiled forward pass of the base without its gates, for while a mixture is folded into it.
+    """A compiled forward pass of the base, for while a mixture is folded into it and its gates are out of the way.
 
     Compiled when first used, for any length. Where this machine has no compiler it says so once and changes nothing.
 
     Args:
         model: the base.
-        gated: the gates installed in it.
     """
 
-    def __init__(self, model: Any, gated: GatedModel) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
-        self._gated = gated
         missing = missing_compiler(model.device.type)
         if missing:
             notice(f"compile: {missing}; answers are made without it")
@@ -37,12 +34,11 @@ class CompiledForward:
         if self._forward is None:
             yield
             return
-        with self._gated.without_gates():
-            self._model.forward = self._forward
-            try:
-                yield
-            finally:
-                del self._model.forward
+        self._model.forward = self._forward
+        try:
+            yield
+        finally:
+            del self._model.forward
 
 
 def missing_compiler(device: str) -> str:

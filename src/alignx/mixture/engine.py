@@ -25,8 +25,9 @@ from alignx.stage2.experts import gate_weights
 from alignx.stage2.whole import WholeExperts
 
 Folding = Literal["auto", "always", "never"]
-# Adding a mixture and putting the base back cost about as much as gates do over this many tokens (docs/performance.md).
-FOLD_FROM_TOKENS = 64
+# Adding a mixture and putting the base back cost about as much as gates do over 15 tokens (docs/performance.md); twice
+# that, because answers often end before they may.
+FOLD_FROM_TOKENS = 32
 
 
 class MixtureEngine:
@@ -68,7 +69,7 @@ class MixtureEngine:
         self.lock = ReadWriteLock()
         self.originals = Originals(base.model, base.source)
         self._folding = folding if can_fold else "never"
-        self._compiled = CompiledForward(base.model, gated) if compile else None
+        self._compiled = CompiledForward(base.model) if compile else None
         self._said_factors = False
 
     def gates(self, pi: Tensor, scale: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def adapters_folded(gated: GatedModel, weights: Tensor, originals: Originals) ->
     of any merged model).
 
     Args:
-        gated: the adapters; their gates are open inside without being computed.
+        gated: the adapters; inside, the base's own layers are in place, so nobody else may run the base meanwhile.
         weights: (adapters,) float, in the order of `gated.names`.
         originals: where the original bits are read from.
 
@@ -87,7 +87,7 @@ def adapters_folded(gated: GatedModel, weights: Tensor, originals: Originals) ->
                     weight.addmm_(a.T, b.T)
                 else:
                     weight.addmm_(b, a)
-        with gated.folded():
+        with gated.without_gates():
             yield
     finally:
         originals.restore(changed)

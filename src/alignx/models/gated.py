@@ -38,7 +38,8 @@ class Gate:
 
     def low(self, layer: "GatedLinear", x: Tensor, *, fast: bool) -> Tensor:
         """Weighted rank coordinates (..., R') of a layer's input; made once for all layers that share it."""
-        shared, place, width = layer.shared, layer.place, self.values.shape[1]
+        shared: Any = layer._modules["shared"]
+        place, width = layer.place, self.values.shape[1]
         if shared.size == 1:
             return self._weighted(shared, x, fast)
         if self._low is None or self._low[0] is not shared or self._low[1] is not x:
@@ -51,7 +52,9 @@ class Gate:
     def b(self, layer: "GatedLinear") -> Tensor:
         """(out, R') columns in use."""
         if self.columns is None:
-            return layer.b
+            b: Any = layer._buffers["b"]
+            whole: Tensor = b
+            return whole
         key = id(layer), "b"
         if key not in self._gathered:
             self._gathered[key] = layer.b[:, self.columns]
@@ -68,7 +71,8 @@ class Gate:
         return self._gathered[key]
 
     def _weighted(self, shared: "_Shared", x: Tensor, fast: bool) -> Tensor:
-        low = product(x, self._a(shared), fast=fast)
+        # One token's small product is over before oneDNN has begun.
+        low = product(x, self._a(shared), fast=fast and x.numel() > x.shape[-1])
         values = self._values(x, shared.size)
         return low * values if torch.is_grad_enabled() else low.mul_(values)
 
@@ -85,10 +89,6 @@ class Gate:
         if not values.requires_grad:  # a graph is gone after its first backward pass
             self._shaped[key] = values
         return values
-
-
-# In place of a gate while a mixture is folded into the weights.
-FOLDED = Gate(torch.empty(0, 0), None)
 
 
 class _Shared(nn.Module):
@@ -109,7 +109,7 @@ class GatedLinear(nn.Module):
         b: (out, R) the stacked B_i, scaled.
         shared: holds the A_i of this layer and of those with the same input.
         place: this layer's among them.
-        gate: holds the gate of the call in progress, `FOLDED`, or None for the bare base.
+        gate: holds the gate of the call in progress, or None for the bare base.
     """
 
     def __init__(
@@ -144,17 +144,15 @@ class GatedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, s, in) -> (b, s, out); or (b s, in) -> (b s, out), as OPT calls its layers."""
         gate = self._gate.get()
+        linear: Any = self._modules["linear"]  # past the module's own look-up, which costs as much as a small product
         if gate is None:
-            bare: Tensor = self.linear(x)
+            bare: Tensor = linear(x)
             return bare
         fast = is_fast(x)
-        linear: Any = self.linear
         if fast and self._is_plain and not gate.bare_rows:
             y = product(x, linear.weight, linear.bias, fast=True)
         else:
             y = linear(x)
-        if gate is FOLDED:
-            return y
         return add_product(y, gate.low(self, x, fast=fast), gate.b(self))
 
 
@@ -228,14 +226,11 @@ class GatedModel:
             weights: (b, adapters), one row for each row of the batch, columns in the order of `names`; gradients
                 flow to it. None, or all zeros without a gradient, is the bare base, bit for bit.
         """
-        with self._holding(self._expanded(weights)):
+        token = self._gate.set(self._expanded(weights))
+        try:
             yield
-
-    @contextmanager
-    def folded(self) -> Iterator[None]:
-        """For calls made while a mixture is folded into the weights (`models.fold.adapters_folded`)."""
-        with self._holding(FOLDED):
-            yield
+        finally:
+            self._gate.reset(token)
 
     @contextmanager
     def without_gates(self) -> Iterator[None]:
@@ -247,11 +242,3 @@ class GatedModel:
         finally:
             for name, layer in self.layers.items():
                 self.model.set_submodule(name, layer)
-
-    @contextmanager
-    def _holding(self, gate: Gate | None) -> Iterator[None]:
-        token = self._gate.set(gate)
-        try:
-            yield
-        finally:
-            self._gate.reset(token)

@@ -17,10 +17,11 @@ def head_logits(model: Any, hidden: Tensor) -> Tensor:
         hidden: (..., hidden) last hidden states of its decoder.
 
     Returns:
-        (..., vocabulary) float32.
+        (..., vocabulary) float32, or float64 where the model is.
     """
     config = model.config.get_text_config()
-    logits: Tensor = model.get_output_embeddings()(hidden).float()
+    logits: Tensor = model.get_output_embeddings()(hidden)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     scale, divisor = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
     cap = getattr(config, "final_logit_softcapping", None)
     if isinstance(scale, int | float):

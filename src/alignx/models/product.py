@@ -36,7 +36,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, fast: bool
     """
     if not fast:
         return nn.functional.linear(x, weight, bias)
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
     return found
 
 
@@ -61,7 +61,7 @@ def _has_onednn() -> bool:
         return False
     x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
     try:
-        found = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        found = torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
     except (AttributeError, RuntimeError, TypeError):
         return False
     return torch.equal(found, nn.functional.linear(x, weight))

@@ -1,39 +1,25 @@
 """Log-likelihood of answers, every answer of a prompt in one sequence.
 
-A prompt's answers share its prefix: the sequence is prompt + answer 1 + answer 2 + ..., and the attention mask lets an
-answer see the prompt and itself only, at the positions it would have alone. Scores equal one pass an answer
-(within rounding) at a third of the tokens on TruthfulQA.
+Scores equal one pass an answer (within rounding) at a third of the tokens on TruthfulQA; see `answer_batch`.
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from alignx.data.batches import TokenBatch, rows_by_length
+from alignx.models.answer_batch import PromptAnswers, answer_batch, units_of
 from alignx.models.gated import GatedModel
 from alignx.models.head import head_logits
 from alignx.models.load import BaseModel
-from alignx.models.positions import takes_masks
 from alignx.models.precision import autocast
 from alignx.progress import progress
 from alignx.runs import processes
 
-
-@dataclass(frozen=True)
-class PromptAnswers:
-    """A prompt and the answers to score after it, as token ids; every answer has at least one token."""
-
-    prompt_ids: list[int]
-    answers: list[list[int]]
-
-    @property
-    def length(self) -> int:
-        """Tokens in all."""
-        return len(self.prompt_ids) + sum(map(len, self.answers))
+__all__ = ["PromptAnswers", "answer_log_probs", "mean_target_nats"]
 
 
 def mean_target_nats(model: Any, batch: TokenBatch) -> Tensor:
@@ -80,7 +66,7 @@ def answer_log_probs(
     """
     batches = [
         (packed, [units[place] for place in places])
-        for packed, units in _units(base, items)
+        for packed, units in units_of(base, items)
         for places in rows_by_length([unit.item.length for unit in units], batch_size)
     ]
     own = processes.own_share(batches)
@@ -101,75 +87,18 @@ def answer_log_probs(
     return scores
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """What is scored as one sequence: an item, or one of its answers, `first` in the item's count."""
-
-    row: int
-    first: int
-    item: PromptAnswers
-
-
-def _units(
-    base: BaseModel, items: Sequence[PromptAnswers]
-) -> tuple[tuple[bool, list[_Unit]], tuple[bool, list[_Unit]]]:
-    """Items that can be packed, then the answers of those that cannot.
-
-    Our mask takes the place of the model's own, a sliding window included: a longer sequence is not packed; nor is any
-    for a model that takes no masks or positions.
-    """
-    window = getattr(base.model.config.get_text_config(), "sliding_window", None) or base.context_tokens
-    window = window if takes_masks(base.model) else 0
-    packed = [_Unit(row, 0, item) for row, item in enumerate(items) if item.length <= window]
-    alone = [
-        _Unit(row, number, PromptAnswers(item.prompt_ids, [answer]))
-        for row, item in enumerate(items)
-        if item.length > window
-        for number, answer in enumerate(item.answers)
-    ]
-    return (True, packed), (False, alone)
-
-
 def _batch_log_probs(base: BaseModel, batch: Sequence[PromptAnswers], *, packed: bool) -> list[list[float]]:
-    width = max(item.length for item in batch)
-    input_ids = torch.full((len(batch), width), base.pad_token_id)
-    positions = torch.zeros(len(batch), width, dtype=torch.long)
-    sees = torch.eye(width, dtype=torch.bool).repeat(len(batch), 1, 1)  # padding sees itself: no empty softmax
+    inputs = answer_batch(base, batch, packed=packed)
+    hidden = base.model.get_decoder()(**inputs.tensors, use_cache=False).last_hidden_state
     predicts: list[tuple[int, int, int]] = []  # (row, position that predicts, token predicted)
-    spans: list[list[int]] = []
-    for row, item in enumerate(batch):
-        n_prompt = len(item.prompt_ids)
-        input_ids[row, :n_prompt] = torch.tensor(item.prompt_ids)
-        positions[row, :n_prompt] = torch.arange(n_prompt)
-        sees[row, :n_prompt, :n_prompt] = torch.ones(n_prompt, n_prompt, dtype=torch.bool).tril()
-        start, spans_of_row = n_prompt, []
-        for answer in item.answers:
-            end = start + len(answer)
-            input_ids[row, start:end] = torch.tensor(answer)
-            positions[row, start:end] = torch.arange(n_prompt, n_prompt + len(answer))
-            sees[row, start:end, :n_prompt] = True
-            sees[row, start:end, start:end] = torch.ones(len(answer), len(answer), dtype=torch.bool).tril()
-            predicts += [
-                (row, n_prompt - 1 if at == start else at - 1, int(input_ids[row, at])) for at in range(start, end)
-            ]
-            spans_of_row.append(len(answer))
-            start = end
-        spans.append(spans_of_row)
-    device = base.model.device
-    if packed:
-        mask = torch.zeros(sees.shape, dtype=base.model.dtype).masked_fill(~sees, torch.finfo(base.model.dtype).min)
-        mask = mask[:, None]
-    else:
-        mask = torch.tensor([[int(at < item.length) for at in range(width)] for item in batch])
-    hidden = base.model.get_decoder()(
-        input_ids=input_ids.to(device),
-        attention_mask=mask.to(device),
-        position_ids=positions.to(device),
-        use_cache=False,
-    ).last_hidden_state
-    rows, at, tokens = (torch.tensor(column, device=device) for column in zip(*predicts, strict=True))
+    for row, (item, spans) in enumerate(zip(batch, inputs.spans, strict=True)):
+        last_of_prompt = len(item.prompt_ids) - 1
+        for answer, (start, end) in zip(item.answers, spans, strict=True):
+            places = [last_of_prompt, *range(start, end - 1)]
+            predicts += [(row, place, token) for place, token in zip(places, answer, strict=True)]
+    rows, at, tokens = (torch.tensor(column, device=hidden.device) for column in zip(*predicts, strict=True))
     logits = head_logits(base.model, hidden[rows, at])
     log_probs = (logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)).double().cpu()
-    lengths = [length for spans_of_row in spans for length in spans_of_row]
+    lengths = [end - start for spans in inputs.spans for start, end in spans]
     sums = iter(part.sum().item() for part in torch.split(log_probs, lengths))
-    return [[next(sums) for _ in spans_of_row] for spans_of_row in spans]
+    return [[next(sums) for _ in spans] for spans in inputs.spans]

@@ -11,6 +11,7 @@ from alignx.errors import ArtifactError
 from alignx.evaluate.ablation.pipeline import ABLATE, read_ablation
 from alignx.evaluate.cost import COST, read_cost
 from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.evaluate.probe.pipeline import PROBE, read_probe
 from alignx.evaluate.tradeoff.pipeline import TRADEOFF, read_tradeoff
 from alignx.evaluate.variability import VARIABILITY, read_variability
 from alignx.inspect.contents import expert_geometry
@@ -21,6 +22,7 @@ from alignx.report.diagnosis import diagnosis_section
 from alignx.report.extremes import extremes_section
 from alignx.report.headline import headline_section
 from alignx.report.judges import JudgePart, average_tables, judge_parts
+from alignx.report.probe import probe_section
 from alignx.report.provenance import data_table, environment_table, model_table
 from alignx.report.section import Section
 from alignx.report.summary import KeyFigure, key_figures, limitations, takeaways
@@ -42,7 +44,7 @@ from alignx.runs.files import read_json, read_jsonl
 
 SHOWCASE = "showcase"
 # Kept beside the evaluations, and shown in sections of their own.
-_MEASURES = {ABLATE, COST, TRADEOFF, VARIABILITY}
+_MEASURES = {ABLATE, COST, PROBE, TRADEOFF, VARIABILITY}
 _KEYS = frozenset(
     {
         "judge",
@@ -149,12 +151,13 @@ def gather(run: RunDirectory) -> Contents:
 
 def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> list[Section]:
     """Sections of their own that this run has something for, in order."""
-    swept = read_tradeoff(run)
+    swept, probed = read_tradeoff(run), read_probe(run)
     ablated = (run.evaluation_folder(ABLATE) / "metrics.json").is_file()
     found = [
         tradeoff_section(swept) if swept else None,
         ablation_section(read_ablation(run)) if ablated else None,
         diagnosis_section(metrics, expert_geometry(config, run)),
+        probe_section(probed) if probed else None,
         extremes_section(config, run, metrics),
         cost_section(read_cost(run)),
         variability_section(read_variability(run)),

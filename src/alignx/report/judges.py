@@ -14,6 +14,7 @@ from alignx.evaluate.judge_scores import (
     WIN_RATE,
     WIN_RATE_LC,
 )
+from alignx.report.judge_quality import left_out_words, quality_table
 from alignx.report.tables import Cell, Column, Row, Table
 from alignx.report.wording import ALIGNX, is_main, method_label, number, number_range, ordered_methods
 
@@ -81,7 +82,8 @@ def terminal_tables(metrics: Mapping[str, Any]) -> list[Table]:
     """What the command prints: the averages, and of each judge every measure on the data set it is known from."""
     judged = metrics["judges"]
     shown = [table for section in judged["sections"].values() for table in _terminal_tables(section, judged["groups"])]
-    return [*average_tables(metrics), *shown]
+    agreement = quality_table([judge for section in judged["sections"].values() for judge in section["judges"]])
+    return [*average_tables(metrics), *shown, *([agreement] if agreement else [])]
 
 
 def _part(name: str, section: Mapping[str, Any], groups: list[str]) -> JudgePart:
@@ -90,6 +92,8 @@ def _part(name: str, section: Mapping[str, Any], groups: list[str]) -> JudgePart
     tables += [_paired_table(measure, section, groups, axes) for measure in _MEASURES if measure in section["paired"]]
     if section["categories"]:
         tables.append(_category_table(section["categories"], axes))
+    agreement = quality_table(section["judges"])
+    tables += [agreement] if agreement else []
     return JudgePart(f"Judge: {judge_label(section)}", judge_summary(section), tables)
 
 
@@ -106,6 +110,9 @@ def judge_summary(section: Mapping[str, Any]) -> str:
         words += f" {section['identical']} comparisons of identical answers count as ties."
     if section["cut"]:
         words += f" {section['cut']} answers were cut to fit the judge."
+    left_out = left_out_words(section["judges"])
+    if left_out:
+        words += f" {left_out}."
     if section["reasons"]:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in section["reasons"].items())
         words += f" Without a verdict: {reasons}."

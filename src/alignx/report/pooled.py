@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignx.evaluate.measures import AVERAGE
-from alignx.report.tables import Cell, Column, Row, Table
+from alignx.report.tables import PREDICTORS, QUESTIONS, Cell, Column, Row, Table
 from alignx.report.wording import (
     ALIGNX,
     axes_of,
@@ -49,16 +49,40 @@ def calibration_by_seed_table(pooled: Mapping[str, Any]) -> Table:
         for predictor in by_predictor:
             found = [pooled["by_seed"][seed]["calibration"][question][predictor] for seed in seeds]
             cells = [Cell(f"{number(one['ece'])} ({number(one['perfect_p95'])})") for one in found]
-            name = f"{question}/{predictor}"
-            rows.append(
-                Row(name, f"{question}: {predictor}".replace("_", " "), tuple(cells), is_ours=predictor == ALIGNX)
-            )
+            label = f"{QUESTIONS.get(question, question)} {PREDICTORS.get(predictor, predictor)}"
+            rows.append(Row(f"{question}/{predictor}", label, tuple(cells), is_ours=predictor == ALIGNX))
     return Table(
         "ECE by seed (in brackets: what a perfectly calibrated predictor exceeds in 5% of such samples)",
         "question and predictor",
         tuple(Column(f"seed {seed}", pooled["by_seed"][seed]["n"][AVERAGE]) for seed in seeds),
         tuple(rows),
     )
+
+
+def calibration_versus_table(metrics: Mapping[str, Any]) -> Table:
+    """AlignX's Brier score and log loss minus those of the plain router, with and without temperature, paired."""
+    rows = []
+    for question, by_other in metrics["calibration_versus"].items():
+        for other, by_measure in by_other.items():
+            cells = tuple(
+                Cell(_signed(found["value"]), f"{_signed(found['interval'][0])} to {_signed(found['interval'][1])}")
+                for found in by_measure.values()
+            )
+            label = f"{QUESTIONS.get(question, question)} against {PREDICTORS.get(other, other)}"
+            rows.append(Row(f"{question}/{other}", label, cells))
+    n = metrics["n"][AVERAGE]
+    return Table(
+        "AlignX's Brier score and log loss minus the other's; negative is better for AlignX",
+        "question and predictor",
+        (Column("Brier", n), Column("log loss", n)),
+        tuple(rows),
+        "Paired by prompt. With each value: its 95% bootstrap interval.",
+    )
+
+
+def _signed(value: float) -> str:
+    """Three digits with a sign and a typographic minus."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def partial_tables(pooled: Mapping[str, Any]) -> list[Table]:

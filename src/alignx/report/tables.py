@@ -235,32 +235,6 @@ def calibration_table(metrics: Mapping[str, Any]) -> Table:
     )
 
 
-def calibration_versus_table(metrics: Mapping[str, Any]) -> Table:
-    """AlignX's Brier score and log loss minus those of the plain router, with and without temperature, paired."""
-    rows = []
-    for question, by_other in metrics["calibration_versus"].items():
-        for other, by_measure in by_other.items():
-            cells = tuple(
-                Cell(_signed(found["value"]), f"{_signed(found['interval'][0])} to {_signed(found['interval'][1])}")
-                for found in by_measure.values()
-            )
-            label = f"{QUESTIONS.get(question, question)} against {PREDICTORS.get(other, other)}"
-            rows.append(Row(f"{question}/{other}", label, cells))
-    n = metrics["n"][AVERAGE]
-    return Table(
-        "AlignX's Brier score and log loss minus the other's; negative is better for AlignX",
-        "question and predictor",
-        (Column("Brier", n), Column("log loss", n)),
-        tuple(rows),
-        "Paired by prompt. With each value: its 95% bootstrap interval.",
-    )
-
-
-def _signed(value: float) -> str:
-    """Three digits with a sign and a typographic minus."""
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-
-
 def mixture_table(metrics: Mapping[str, Any]) -> Table:
     """Mean mixture weight of every expert by the axis a prompt comes from."""
     axes, mean_pi = axes_of(metrics), metrics["routing"]["mean_pi"]

@@ -219,10 +219,21 @@ def _rival_sentences(metrics: Mapping[str, Any]) -> list[str]:
         f"The best of them on average is {setting_label(best)}; against it the dial's least lead is "
         f"{_signed_share(rival['gap'])} of the range ({rival_verdict(rival)})."
     )
+    if metrics["volume"] is not None:
+        found.append(_volume_sentence(metrics["volume"]))
     if JOINT in metrics["rivals"]:
         rival = metrics["rivals"][JOINT]
         found.append(f"Against the joint LoRA it is {_signed_share(rival['gap'])} ({rival_verdict(rival)}).")
     return found
+
+
+def _volume_sentence(volume: Mapping[str, Any]) -> str:
+    interval = "" if volume["interval"] is None else f" (95% interval {_between_shares(volume['interval'])})"
+    return (
+        f"Of the box between worst and best on every axis the dial's settings dominate {per_cent(volume['swept'], 0)} "
+        f"and fixed mixtures {per_cent(volume['fixed'], 0)}, a difference of "
+        f"{_signed_share(volume['difference'])}{interval}."
+    )
 
 
 def _ordered(metrics: Mapping[str, Any], names: Any) -> list[str]:

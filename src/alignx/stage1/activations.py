@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,16 +9,10 @@ from torch import Tensor
 
 from alignx.data.batches import pad_batch, rows_by_length
 from alignx.data.template import TokenisedExample
-from alignx.models.layers import decoder_layers
+from alignx.models.layer_outputs import layer_outputs
 from alignx.models.load import BaseModel
 from alignx.progress import progress
 from alignx.runs import processes
-
-_call_in_progress: ContextVar[object] = ContextVar("call_in_progress", default=None)
-
-
-class _DeepestLayerReached(Exception):
-    pass
 
 
 def depth_layers(depths: Iterable[float], n_layers: int) -> list[int]:
@@ -87,40 +80,11 @@ def _batch_states(
     """One forward pass; (b, len(layers), hidden) float32 on the processor."""
     batch = pad_batch(prompts, rows, base.pad_token_id)
     last = batch.attention_mask.sum(dim=1) - 1
-    outputs = _layer_outputs(base.model, batch.input_ids, batch.attention_mask, layers)
+    device = base.model.device
+    inputs = {"input_ids": batch.input_ids.to(device), "attention_mask": batch.attention_mask.to(device)}
+    outputs = layer_outputs(base.model, layers, **inputs)
     places = torch.arange(len(rows))
     return torch.stack([hidden[places, last.to(hidden.device)].float().cpu() for hidden in outputs], dim=1)
-
-
-def _layer_outputs(model: Any, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[int]) -> list[Tensor]:
-    """Outputs (b, s, hidden) of the named layers; stops after the last of them."""
-    found: dict[int, Tensor] = {}
-    call = object()
-
-    def keep(index: int) -> Any:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            if _call_in_progress.get() is not call:  # another thread runs the same model
-                return
-            found[index] = output[0] if isinstance(output, tuple) else output
-            if index == layers[-1]:
-                raise _DeepestLayerReached
-
-        return hook
-
-    modules = decoder_layers(model)
-    handles = [modules[index].register_forward_hook(keep(index)) for index in layers]
-    token = _call_in_progress.set(call)
-    try:
-        model.get_decoder()(
-            input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device), use_cache=False
-        )
-    except _DeepestLayerReached:
-        pass
-    finally:
-        _call_in_progress.reset(token)
-        for handle in handles:
-            handle.remove()
-    return [found[index] for index in layers]
 
 
 @contextmanager

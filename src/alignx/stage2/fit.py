@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignx.config import Stage2Config
 from alignx.stage1.latent import signature_blocks
-from alignx.stage2.foreign import ForeignDetector, fit_detector
+from alignx.stage2.foreign import ForeignDetector, fit_detector, held_out_auroc
 from alignx.stage2.fractal import FractalCalibrator
 from alignx.stage2.logistic import (
     choose_l2,
@@ -54,6 +54,7 @@ class FittingInputs:
         mix: see `SplitFeatures`.
         calibration: see `SplitFeatures`.
         foreign: (n, sum of widths) signatures of the foreign development set.
+        foreign_kinds: (n,) kind of each of its prompts.
     """
 
     axes: tuple[str, ...]
@@ -63,6 +64,7 @@ class FittingInputs:
     mix: SplitFeatures
     calibration: SplitFeatures
     foreign: Tensor
+    foreign_kinds: Tensor | None = None
 
     def fit(self, config: Stage2Config, *, router: tuple[Tensor, Tensor] | None = None) -> Mocae:
         """`fit_mocae` on these."""
@@ -74,6 +76,7 @@ class FittingInputs:
             mix=self.mix,
             calibration=self.calibration,
             foreign=self.foreign,
+            foreign_kinds=self.foreign_kinds,
             config=config,
             router=router,
         )
@@ -89,6 +92,7 @@ def fit_mocae(
     calibration: SplitFeatures,
     foreign: Tensor,
     config: Stage2Config,
+    foreign_kinds: Tensor | None = None,
     router: tuple[Tensor, Tensor] | None = None,
 ) -> Mocae:
     """Fit everything but the end-to-end step.
@@ -102,12 +106,17 @@ def fit_mocae(
         calibration: see `SplitFeatures`.
         foreign: (n, sum of widths) signatures of the foreign development set.
         config: Stage 2's settings.
+        foreign_kinds: (n,) kind of each foreign prompt, so that the detector's depth is chosen by kinds held out;
+            None: five parts of the set are held out instead.
         router: W_r and b of an earlier fit on the same train split, which no setting of `config` changes; none fits
             them.
     """
     m = len(axes)
     fractals, naturals = _fit_calibrators(train, widths, m, config)
-    detector = _best_detector(fractals, naturals, widths, mix=mix, calibration=calibration, foreign=foreign)
+    folds = foreign_kinds if foreign_kinds is not None else torch.arange(len(foreign)) % 5
+    detector = _best_detector(
+        fractals, naturals, widths, mix=mix, calibration=calibration, foreign=foreign, folds=folds
+    )
     router_weight, router_bias = router or _fit_router(train, m)
     blank = Head(torch.zeros(m, 3 * m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64))
     mocae = Mocae(
@@ -162,22 +171,19 @@ def _best_detector(
     mix: SplitFeatures,
     calibration: SplitFeatures,
     foreign: Tensor,
+    folds: Tensor,
 ) -> ForeignDetector:
-    """The depth that best tells calibration prompts from the foreign development set."""
+    """The depth that best tells calibration prompts from foreign development prompts of kinds it has not seen."""
     blocks = [signature_blocks(split, widths) for split in (mix.signatures, calibration.signatures, foreign)]
-    detectors, aurocs = [], []
-    for depth, (fractal, natural) in enumerate(zip(fractals, naturals, strict=True)):
-        detector = fit_detector(natural, fractal, depth, mix=blocks[0][depth], calibration=blocks[1][depth])
-        detectors.append(detector)
-        aurocs.append(_auroc(detector.scores(blocks[2][depth]), detector.reference))
+    splits = [
+        dict(zip(("mix", "calibration", "foreign"), at_depth, strict=True)) for at_depth in zip(*blocks, strict=True)
+    ]
+    aurocs = [
+        held_out_auroc(natural, fractal, **split, folds=folds)
+        for natural, fractal, split in zip(naturals, fractals, splits, strict=True)
+    ]
     best = max(range(len(aurocs)), key=aurocs.__getitem__)
-    return replace(detectors[best], auroc=tuple(aurocs))
-
-
-def _auroc(positive: Tensor, negative: Tensor) -> float:
-    """Probability that a positive scores above a negative, ties half."""
-    difference = positive[:, None] - negative[None, :]
-    return float(((difference > 0).double() + 0.5 * (difference == 0)).mean())
+    return replace(fit_detector(naturals[best], fractals[best], best, **splits[best]), auroc=tuple(aurocs))
 
 
 def _fit_router(train: SplitFeatures, m: int) -> tuple[Tensor, Tensor]:

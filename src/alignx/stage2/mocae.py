@@ -118,6 +118,10 @@ class Mocae:
             features=features,
         )
 
+    def foreign_scores(self, signatures: Tensor) -> Tensor:
+        """(n, sum of widths) signatures -> (n,) the detector's scores, larger is more foreign."""
+        return self.detector.scores(self._block(signatures, self.detector.depth))
+
     def mix(self, routing: Routing, weights: Tensor, floors: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
         """What the dial makes of a routing.
 

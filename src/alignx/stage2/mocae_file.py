@@ -24,6 +24,8 @@ def checked_mocae(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], pa
     expected |= _calibrators("detector.", n_axes, depth)
     for name in ("centre", "spread"):
         expected[f"detector.{name}"] = (torch.float64, (2,))
+    if "detector.foreign" in tensors:  # mixtures made before it was kept do without
+        expected["detector.foreign"] = (torch.float32, ("foreign prompts", depth))
     expected["detector.reference"] = (torch.float64, ("calibration prompts",))
     check_tensors(path, tensors, expected)
     if settings["fallback"] not in {"prior", "base"}:

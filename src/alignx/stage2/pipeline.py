@@ -18,6 +18,7 @@ from alignx.models.load import BaseModel
 from alignx.models.scoring import PromptAnswers, answer_log_probs
 from alignx.progress import notice
 from alignx.runs import processes
+from alignx.runs.checksums import file_checksum
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.files import read_json, read_named_tensor, read_tensors, write_json, write_tensors
 from alignx.runs.schema_version import SCHEMA_VERSION, check_schema_version
@@ -118,6 +119,7 @@ def read_fitting_inputs(config: RunConfig, run: RunDirectory, base: BaseModel) -
         mix=mix,
         calibration=calibration,
         foreign=_foreign_signatures(base, space),
+        foreign_kinds=_foreign_kinds(),
     )
 
 
@@ -314,6 +316,7 @@ def _mocae_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
         "losses": run.step_fingerprint("expert-losses"),
         "latent": run.step_fingerprint("finish-stage1"),
         "settings": config.stage2.model_dump(mode="json", exclude={"merges"}),
+        "foreign": file_checksum(FOREIGN_DEVELOPMENT_SET)["sha256"],
         "precision": config.stage1.precision,
         "seed": config.seed,
     }
@@ -350,6 +353,13 @@ def _split_features(
         torch.tensor(ids),
         torch.tensor(losses, dtype=torch.float64),
     )
+
+
+def _foreign_kinds() -> Tensor:
+    """Kind of each foreign development prompt, as a number."""
+    kinds = [str(row["kind"]) for row in read_rows(FOREIGN_DEVELOPMENT_SET)]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    return torch.tensor([numbers[kind] for kind in kinds])
 
 
 def _foreign_signatures(base: BaseModel, space: LatentSpace) -> Tensor:

@@ -4,7 +4,7 @@ A judgement has three states. `judged`: the judge gave a verdict. `unparseable`:
 from the reply. `failed`: no reply was had. Only verdicts are cached and counted; the others are shown as unscored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -69,12 +69,16 @@ class Judge(Protocol):
         model: what judges, kept with every verdict: a judge of another model is another judge.
         batch_size: questions it takes at once.
         is_remote: whether calls wait on a network, so that several at a time pay, and may cost money.
+        trained_on: hashes of the prompts that it was trained on by us; it is never asked about answers to them.
+        held_out: its agreement with labels on prompts it was not trained on, where we made it; else none.
     """
 
     name: str
     model: str
     batch_size: int
     is_remote: bool
+    trained_on: frozenset[str]
+    held_out: Mapping[str, Any] | None
 
     def questions(self, dataset: str) -> Sequence[str]:
         """What it can be asked about answers to prompts of a data set."""

@@ -7,7 +7,7 @@ Source: Ji et al. 2023, BeaverTails, arXiv:2307.04657, section 4.1 (QA moderatio
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,8 @@ class ModerationJudge:
 
     name = NAME
     is_remote = False
+    trained_on: frozenset[str] = frozenset()
+    held_out: Mapping[str, Any] | None = None
 
     def __init__(self, settings: ModerationSettings) -> None:
         self.settings = settings

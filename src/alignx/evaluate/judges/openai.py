@@ -1,7 +1,7 @@
 """The chat judge: any OpenAI-compatible endpoint, asked for a preference between two answers or a single verdict."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignx.evaluate.judges.endpoint import CallFailed, Endpoint, estimated_tokens, not_a_reply
@@ -28,6 +28,8 @@ class OpenAIJudge:
     name = NAME
     batch_size = 1
     is_remote = True
+    trained_on: frozenset[str] = frozenset()
+    held_out: Mapping[str, Any] | None = None
 
     def __init__(self, settings: OpenAISettings, endpoint: Endpoint) -> None:
         self.settings = settings

@@ -4,7 +4,8 @@ It is a list of words and knows it: a refusal in other words is missed. The chat
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from alignx.evaluate.judges.interface import REFUSAL, Item, Judgement, Usage
 
@@ -44,6 +45,8 @@ class RefusalJudge:
     model = "phrases"
     batch_size = 1024
     is_remote = False
+    trained_on: frozenset[str] = frozenset()
+    held_out: Mapping[str, Any] | None = None
 
     def questions(self, dataset: str) -> Sequence[str]:
         """Refusal, of any answer."""

@@ -72,6 +72,17 @@ class InfoSettings(YesNoSettings):
     model: str = Field("allenai/truthfulqa-info-judge-llama2-7B", min_length=1)
 
 
+class TrainedSettings(StrictModel):
+    """Judges that `alignx judge train` made."""
+
+    moderation: str = Field("judges/moderation", min_length=1, description="its folder")
+    truth: str = Field("judges/truth", min_length=1, description="its folder")
+    info: str = Field("judges/info", min_length=1, description="its folder")
+    model: str = Field("", description="where their base lies now; empty: as named when they were trained")
+    threshold: float = Field(0.5, gt=0, lt=1, description="probability from which the verdict is yes")
+    batch_size: int = Field(16, ge=1)
+
+
 class JudgeSettings(StrictModel):
     """Settings of all judges; those that are not asked are not looked at."""
 
@@ -79,6 +90,7 @@ class JudgeSettings(StrictModel):
     moderation: ModerationSettings = ModerationSettings()
     truth: TruthSettings = TruthSettings()
     info: InfoSettings = InfoSettings()
+    trained: TrainedSettings = TrainedSettings()
 
 
 def read_settings(path: Path | None, options: Sequence[str]) -> JudgeSettings:

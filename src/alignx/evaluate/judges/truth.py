@@ -6,7 +6,7 @@ fine-tuned on the same labels take their place (their figures are not comparable
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -53,6 +53,8 @@ class _YesNoJudge:
     """What both roads have in common: one question, its prompt, its key."""
 
     is_remote = False
+    trained_on: frozenset[str] = frozenset()
+    held_out: Mapping[str, Any] | None = None
 
     def __init__(self, question: str, settings: YesNoSettings) -> None:
         self.name = question

@@ -11,7 +11,7 @@ from alignx.config import RunConfig
 from alignx.data.example import Example
 from alignx.data.prepare import read_splits
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
-from alignx.evaluate.likelihood import PROMPT_STYLE, likelihood_items
+from alignx.evaluate.likelihood import CHAT, likelihood_items
 from alignx.evaluate.methods import ALIGNX, methods, sources
 from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer, mean_scores
 from alignx.evaluate.tradeoff.settings import (
@@ -258,7 +258,7 @@ def _metrics(
     return {
         "axes": axes,
         "judge": "likelihood",
-        "prompt_style": PROMPT_STYLE,
+        "prompt_style": CHAT,
         "precision": resolved_precision(config.evaluate.precision),
         "model": config.model,
         "seed": config.seed,

@@ -89,7 +89,7 @@ class Scorer:
         self.adapters, self.items, self.path = adapters, list(items), path
         precision = resolved_precision(config.evaluate.precision)
         self._asked = [
-            fingerprint([asdict(item.example), item.answers.prompt_ids, item.answers.answers, precision])
+            fingerprint([asdict(item.example), item.parts[0].prompt_ids, item.parts[0].answers, precision])
             for item in items
         ]
         self._known = self._read()
@@ -103,7 +103,7 @@ class Scorer:
             with folded(self.base.model, mixture.updates) if mixture.updates else nullcontext():
                 log_probs = answer_log_probs(
                     self.base,
-                    [item.answers for item in chosen],
+                    [item.parts[0] for item in chosen],
                     gated=self.gated,
                     weights=None if mixture.weights is None else mixture.weights[missing],
                     batch_size=self.config.evaluate.batch_size,

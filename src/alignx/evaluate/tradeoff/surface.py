@@ -24,8 +24,9 @@ MEASURE_OF = {
     "loss": "minus_loss",
     "win_rate": "minus_loss",
 }
-# Exact volumes are slow to draw; fewer draws do.
+# The time of an exact volume grows with the power of the axes: fewer draws do, and beyond a few axes none is taken.
 _VOLUME_DRAWS = 500
+_DRAWN_VOLUME_AXES = 3
 _VOLUME_AXES = 4
 
 
@@ -116,7 +117,7 @@ def surface(sweep: Sweep, roles: Roles, *, n_draws: int, seed: int) -> dict[str,
     Returns:
         `measure`, `n`, `range` (axis -> worst and best over swept and fixed mixtures; the scale of all normalised
         values), `settings` (name -> by axis `measure`, `normalised`, `loss`, `headline`; and `front`), `dials`,
-        `rivals`, and `volume`.
+        `rivals`, and `volume` (none with more than four axes).
     """
     by_axis = [sweep.measures(axis) for axis in sweep.axes]
     means = np.stack([values.mean(axis=1) for values in by_axis], axis=1)  # (S, m)
@@ -225,11 +226,13 @@ def _rival(
     return {"matched_by": swept_names[at], "gap": gap, "interval": _interval(gaps), "held_out": held_out}
 
 
-def _volumes(points: Array, drawn: Array, swept: Sequence[int], fixed: Sequence[int]) -> dict[str, Any]:
-    """Share of the range's box that the swept and the fixed settings reach, and the difference with its interval."""
+def _volumes(points: Array, drawn: Array, swept: Sequence[int], fixed: Sequence[int]) -> dict[str, Any] | None:
+    """Share of the range's box that swept and fixed settings reach, and the difference; none with many axes."""
+    if points.shape[1] > _VOLUME_AXES:
+        return None
     ours, theirs = (hypervolume(points[rows]) for rows in (swept, fixed))
     interval = None
-    if points.shape[1] <= _VOLUME_AXES:
+    if points.shape[1] <= _DRAWN_VOLUME_AXES:
         interval = _interval(np.array([hypervolume(one[swept]) - hypervolume(one[fixed]) for one in drawn]))
     return {"swept": ours, "fixed": theirs, "difference": ours - theirs, "interval": interval}
 

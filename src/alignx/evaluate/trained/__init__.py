@@ -1,0 +1,1 @@
+"""Small judges trained here, and how far any judge agrees with labelled data."""
