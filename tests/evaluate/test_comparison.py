@@ -66,6 +66,15 @@ def test_only_common_prompts_count_and_the_others_are_said(evaluated_runs: Pair,
     assert found["n"]["honest"] == 5 and found["left_out"] == [3, 0]
 
 
+def test_a_run_passed_on_without_judgements_is_compared_by_loss(evaluated_runs: Pair, tmp_path: Path) -> None:
+    first, second = evaluated_runs
+    fewer = copied(second, tmp_path / "fewer")
+    (fewer.evaluation_folder("test") / "judgments.jsonl").unlink()
+    measures = compare_runs(first, fewer)["likelihood"]["alignx"]
+    assert set(measures["honest"]) == {"win_rate"}
+    assert set(compare_runs(first, second)["likelihood"]["alignx"]["honest"]) == {"win_rate", "mc1", "mc2"}
+
+
 def test_nothing_in_common_is_an_error(evaluated_runs: Pair, tmp_path: Path) -> None:
     first, second = evaluated_runs
     strange = copied(second, tmp_path / "strange")

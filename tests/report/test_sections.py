@@ -148,6 +148,23 @@ def test_a_run_without_rows_by_prompt_has_no_extremes(make_run: Any, metrics: di
     assert names == ["diagnosis"]
 
 
+def test_a_run_passed_on_without_data_and_adapters_still_has_a_report(run: RunDirectory) -> None:
+    write_report(run)
+    for folder in ("data", "stage1/helpful/adapter"):
+        shutil.rmtree(run.root / folder)
+    sections = {section.name: section for section in gather(run).sections}
+    assert list(sections) == ["diagnosis"]
+    assert "helpful and harmless" in str(sections["diagnosis"])  # what was measured before
+
+
+def test_a_damaged_expert_is_left_out_and_nothing_is_kept(run: RunDirectory) -> None:
+    shutil.rmtree(run.root / "inspect")
+    (run.adapter_folder("helpful") / "adapter_model.safetensors").write_bytes(b"nothing")
+    found = expert_geometry(run.read_config(), run)
+    assert found is not None and found["vectors"]["names"] == ["shared", "harmless", "honest"]
+    assert not (run.root / "inspect").exists()
+
+
 def test_long_names_lose_their_middle() -> None:
     assert shortened("honest", 6) == "honest"
     assert shortened("abcdefghij", 5) == "ab…ij" and len(shortened("abcdefghij", 6)) == 6

@@ -120,7 +120,8 @@ def _read(run: RunDirectory) -> _Scored:
     try:
         rows = {(str(row["axis"]), str(row["prompt_hash"])): row for row in read_jsonl(folder / "prompts.jsonl")}
         judgements: dict[str, dict[Prompt, dict[str, Any]]] = {}
-        for row in read_jsonl(folder / "judgments.jsonl"):
+        path = folder / "judgments.jsonl"  # a run may be passed on without it
+        for row in read_jsonl(path) if path.is_file() else []:
             judgements.setdefault(row["method"], {})[row["axis"], row["prompt_hash"]] = row
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{folder}: a row is damaged ({error}); run `alignx evaluate {run.root}` again") from error

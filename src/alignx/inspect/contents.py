@@ -97,8 +97,9 @@ def expert_geometry(config: RunConfig, run: RunDirectory) -> dict[str, Any] | No
         return None
     matrices = _read_matrices(config, run, problems)
     found = {"vectors": _vectors(run, sources), "angles": _angles(sources, matrices["task_matrix"])}
-    write_json(path, found)
-    run.mark_done(step, inputs, path)
+    if not problems:  # what lacks a damaged expert is shown, and measured again when it is whole
+        write_json(path, found)
+        run.mark_done(step, inputs, path)
     return found
 
 

@@ -40,13 +40,13 @@ class _Gain:
 
 
 def extremes_section(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> Section | None:
-    """The section, or none where figures by prompt are not there.
+    """The section, or none where figures by prompt, or the prompts themselves, are not there.
 
     Raises:
         ArtifactError: a file is damaged.
     """
     path = run.evaluation_folder(TEST) / "prompts.jsonl"
-    if not path.is_file():
+    if not path.is_file() or not (run.root / "data").is_dir():  # a run may be passed on without its data
         return None
     rows = {(row["axis"], row["prompt_hash"]): row for row in read_jsonl(path)}
     if not all({ALIGNX, BASE} <= row["loss"].keys() for row in rows.values()):
