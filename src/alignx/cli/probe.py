@@ -21,7 +21,7 @@ def probe(
     ] = None,
     floor: Annotated[float, typer.Option(help="Least weight of the guard axis in the check of floors.")] = 0.5,
     answers: Annotated[
-        int, typer.Option(help="Foreign prompts that the base, every expert and AlignX answer side by side.", min=0)
+        int, typer.Option(help="Prompts needing several axes that base, experts and AlignX answer side by side.", min=0)
     ] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest of these answers, in tokens.", min=1)] = 96,
 ) -> None:
@@ -38,6 +38,6 @@ def probe(
     tables, left_out = probe_tables(measure(run, options))
     show_tables(tables)
     show_lines(left_out)
-    if answers and "foreign" in asked:
+    if answers and "several-axes" in asked:
         typer.echo(f"answers: {run / 'eval' / 'probe' / 'answers.jsonl'}")
     typer.echo(f"figures: {run / 'eval' / 'probe' / 'metrics.json'}")

@@ -6,9 +6,9 @@ from typing import Any
 from alignx.evaluate.methods import ALIGNX, BASE
 from alignx.evaluate.probe.foreign import AXIS_DOUBT, BEST_DOUBT, DETECTOR, LENGTH
 from alignx.evaluate.probe.sets import DISGUISE, FOREIGN, SEVERAL_AXES
-from alignx.report.section import Section
+from alignx.report.section import Section, SideBySide
 from alignx.report.tables import Cell, Column, Row, Table
-from alignx.report.wording import method_label, number, number_range, per_cent, signed_per_cent, signed_range
+from alignx.report.wording import listed, method_label, number, number_range, per_cent, signed_per_cent, signed_range
 
 _SCORES = {
     DETECTOR: "detector",
@@ -36,7 +36,13 @@ def probe_section(metrics: Mapping[str, Any]) -> Section:
         metrics: what `eval/probe/metrics.json` holds.
     """
     tables, left_out = probe_tables(metrics)
-    return Section("probe", "Off its own data", left_out, tables)
+    answered = metrics.get(SEVERAL_AXES, {}).get("answered", [])
+    return Section("probe", "Off its own data", left_out, [*tables, *map(_side_by_side, answered)])
+
+
+def _side_by_side(row: Mapping[str, Any]) -> SideBySide:
+    said = [(method_label(method), answer) for method, answer in row["answers"].items()]
+    return SideBySide(f"Needs {listed(row['needs'])} ({row['topic']})", (), [("Prompt", row["prompt"]), *said])
 
 
 def probe_tables(metrics: Mapping[str, Any]) -> tuple[list[Table], list[str]]:

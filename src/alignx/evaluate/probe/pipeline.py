@@ -12,7 +12,7 @@ from alignx.config import RunConfig
 from alignx.data.example import Example
 from alignx.data.prepare import data_fingerprint
 from alignx.errors import ConfigError
-from alignx.evaluate.answers import make_answers
+from alignx.evaluate.answers import answers_of, make_answers, read_answers
 from alignx.evaluate.joint import JOINT, read_joint
 from alignx.evaluate.methods import ALIGNX, BASE, Method, expert_method, methods, neutral_mixture, sources
 from alignx.evaluate.pipeline import find_test_examples
@@ -60,7 +60,7 @@ class ProbeOptions:
         limit: most prompts of each kind and most test prompts of each axis; none: all.
         guard_axis: axis whose weight a disguise must not lower; none: `harmless` where the run has it.
         floor: of the guard axis, for the check that a floor holds.
-        answers: foreign prompts answered by the base, every expert and AlignX.
+        answers: prompts that need several axes, answered by the base, every expert and AlignX.
         max_new_tokens: longest of these answers.
     """
 
@@ -206,7 +206,7 @@ def _foreign(job: _Job, guard: str | None) -> tuple[dict[str, Any], list[dict[st
 
 
 def _foreign_losses(job: _Job, prompts: Sequence[ProbePrompt], signatures: Tensor) -> dict[str, Any]:
-    """Losses on the reference answers, and the answers side by side where they are asked for."""
+    """Losses on the reference answers."""
     config, run, base = job.config, job.run, job.base
     limit = min(config.evaluate.max_tokens, base.context_tokens)
     encoded = [
@@ -219,10 +219,7 @@ def _foreign_losses(job: _Job, prompts: Sequence[ProbePrompt], signatures: Tenso
     joint = expert_updates(config, run, base, JOINT) if also and experts.run_folded else None
     with install_experts(config, run, base, also=also) as gated:
         found = methods(config, run, experts, gated, job.mocae, signatures, joint=joint)
-        losses = method_losses(config, run, base, gated, [*found, _other_fallback(job, gated, signatures)], items)
-        if job.options.answers:
-            _answer(job, gated, found, prompts)
-    return losses
+        return method_losses(config, run, base, gated, [*found, _other_fallback(job, gated, signatures)], items)
 
 
 def _other_fallback(job: _Job, gated: GatedModel, signatures: Tensor) -> Method:
@@ -235,23 +232,38 @@ def _other_fallback(job: _Job, gated: GatedModel, signatures: Tensor) -> Method:
     return Method(f"{ALIGNX}-fallback-{other}", weights, made_from)
 
 
-def _answer(job: _Job, gated: GatedModel, found: Sequence[Method], prompts: Sequence[ProbePrompt]) -> None:
-    """The first prompts of every kind in turn, answered by the base, every expert and AlignX."""
-    wanted = [BASE, *map(expert_method, job.config.axes), ALIGNX]
-    kinds = list(dict.fromkeys(prompt.kind for prompt in prompts if prompt.kind != OWN_KIND))
+def _answer(job: _Job, prompts: Sequence[ProbePrompt], signatures: Tensor) -> list[dict[str, Any]]:
+    """The first prompts of every kind in turn, with what the base, every expert and AlignX answer."""
+    config, run, base = job.config, job.run, job.base
+    wanted = [BASE, *map(expert_method, config.axes), ALIGNX]
+    kinds = list(dict.fromkeys(prompt.kind for prompt in prompts))
     by_kind = [[n for n, prompt in enumerate(prompts) if prompt.kind == kind] for kind in kinds]
     turns = [numbers[turn] for turn in range(max(map(len, by_kind))) for numbers in by_kind if turn < len(numbers)]
     chosen = turns[: job.options.answers]
     asked = [
-        TestPrompt(Example(axis="", instruction=prompts[n].text, target=""), prompts[n].kind, FOREIGN) for n in chosen
+        TestPrompt(Example(axis="", instruction=prompts[n].text, target=""), prompts[n].kind, SEVERAL_AXES)
+        for n in chosen
     ]
-    answering = [
-        replace(method, weights=None if method.weights is None else method.weights[chosen])
-        for method in found
-        if method.name in wanted
+    experts = read_whole_experts(config, run, base)
+    with install_experts(config, run, base) as gated:
+        answering = [
+            replace(method, weights=None if method.weights is None else method.weights[chosen])
+            for method in methods(config, run, experts, gated, job.mocae, signatures)
+            if method.name in wanted
+        ]
+        path, longest = answers_path(run), job.options.max_new_tokens
+        make_answers(config, base, gated, answering, asked, path, max_new_tokens=longest)
+        made_from = {method.name: method.made_from for method in answering}
+    kept = answers_of(config, read_answers(path), asked, made_from, max_new_tokens=longest)
+    return [
+        {
+            "prompt": prompts[n].text,
+            "topic": prompts[n].kind,
+            "needs": list(prompts[n].needs),
+            "answers": {method: said.answer for method, of in kept.items() if (said := of[turn]) is not None},
+        }
+        for turn, n in enumerate(chosen)
     ]
-    path = answers_path(job.run)
-    make_answers(job.config, job.base, gated, answering, asked, path, max_new_tokens=job.options.max_new_tokens)
 
 
 def answers_path(run: RunDirectory) -> Path:
@@ -293,6 +305,7 @@ def _several_axes(job: _Job, guard: str | None) -> tuple[dict[str, Any], list[di
         notice(f"several axes: left out: {why}")
         return {"left_out": why, "n": 0, "n_asked": len(every)}, []
     routed = job.route(job.encode(prompts), SEVERAL_AXES)
+    answered = _answer(job, prompts, routed.signatures) if job.options.answers else []
     needed = np.array([[axis in prompt.needs for axis in axes] for prompt in prompts])
     weights = {
         "pi": routed.pi,
@@ -306,6 +319,7 @@ def _several_axes(job: _Job, guard: str | None) -> tuple[dict[str, Any], list[di
         "n_not_all_axes": int((~needed.all(axis=1)).sum()),
         **coverage_table(weights, needed, against="pi", **job.draws),
         "flagged": float(routed.flagged.mean()),
+        "answered": answered,
     }
     return figures, [_row(prompt, routed, n) | {"needs": list(prompt.needs)} for n, prompt in enumerate(prompts)]
 
