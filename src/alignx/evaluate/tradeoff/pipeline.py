@@ -84,7 +84,7 @@ def run_tradeoff(
     settings = _settings(config, values, resolution)
     with install_experts(config, run, base, also=also) as gated:
         trained = _trained(run, gated)
-        scorer = Scorer(config, run, base, gated, trained, items, folder / "scores.jsonl")
+        scorer = Scorer(config, base, gated, trained, items, folder / "scores.jsonl")
         rivals: dict[str, list[list[PromptScore]]] = {}
         for one in methods(config, run, experts, gated, mocae, signatures, joint=joint):
             if one.name != ALIGNX and not one.name.startswith("ablation-"):

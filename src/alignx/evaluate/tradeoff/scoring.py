@@ -19,7 +19,7 @@ from alignx.models.load import BaseModel
 from alignx.models.precision import resolved_precision
 from alignx.models.scoring import answer_log_probs
 from alignx.progress import notice
-from alignx.runs.directory import RunDirectory, fingerprint
+from alignx.runs.directory import fingerprint
 from alignx.runs.files import read_jsonl, write_jsonl
 
 
@@ -67,7 +67,6 @@ class Scorer:
 
     Args:
         config: says precision and batch size.
-        run: the run directory; the step `tradeoff-scores` records the file.
         base: the base.
         gated: its adapters, installed.
         adapters: adapter -> fingerprint of its training.
@@ -78,21 +77,20 @@ class Scorer:
     def __init__(
         self,
         config: RunConfig,
-        run: RunDirectory,
         base: BaseModel,
         gated: GatedModel,
         adapters: Mapping[str, str],
         items: Sequence[LikelihoodItem],
         path: Path,
     ) -> None:
-        self.config, self.run, self.base, self.gated = config, run, base, gated
+        self.config, self.base, self.gated = config, base, gated
         self.adapters, self.items, self.path = adapters, list(items), path
         precision = resolved_precision(config.evaluate.precision)
         self._asked = [
             fingerprint([asdict(item.example), item.parts[0].prompt_ids, item.parts[0].answers, precision])
             for item in items
         ]
-        self._known = self._read()
+        self._known = read_scores(path)
 
     def scores(self, mixture: Mixture) -> list[PromptScore]:
         """Scores of a mixture on every prompt; what is missing is scored and kept before this returns."""
@@ -112,8 +110,7 @@ class Scorer:
                 )
             for row, item, found in zip(missing, chosen, log_probs, strict=True):
                 self._known[keys[row]] = _score(item, found)
-            write_jsonl(self.path, [{"key": key, **asdict(score)} for key, score in self._known.items()])
-            self.run.mark_done(_STEP, {}, self.path)
+            write_scores(self.path, self._known)
         return [self._known[key] for key in keys]
 
     def _keys(self, mixture: Mixture) -> list[str]:
@@ -126,21 +123,31 @@ class Scorer:
             keys.append(fingerprint([asked, on, mixture.made_from]))
         return keys
 
-    def _read(self) -> dict[str, PromptScore]:
-        """Scores kept from before; none where the file is not what was written."""
-        if not self.path.is_file():
-            return {}
-        try:
-            self.run.check(_STEP)
-            return {row.pop("key"): PromptScore(**row) for row in map(dict[str, Any], read_jsonl(self.path))}
-        except ArtifactError as error:
-            notice(f"{str(error).partition('; ')[0]}; scoring again")
-        except (KeyError, TypeError) as error:
-            notice(f"{self.path}: a row is damaged ({error}); scoring again")
+
+def write_scores(path: Path, scores: Mapping[str, PromptScore]) -> None:
+    """Write scores by key, each row with its own checksum."""
+    rows = ((key, asdict(score)) for key, score in scores.items())
+    write_jsonl(path, [{"key": key, "checksum": fingerprint([key, values]), **values} for key, values in rows])
+
+
+def read_scores(path: Path) -> dict[str, PromptScore]:
+    """Scores kept from before, without rows that are not what was written; nothing where there is no file."""
+    if not path.is_file():
         return {}
-
-
-_STEP = "tradeoff-scores"
+    try:
+        rows = read_jsonl(path)
+    except ArtifactError as error:
+        notice(f"{str(error).partition('; ')[0]}; scoring again")
+        return {}
+    found = {}
+    for row in rows:
+        given = row if isinstance(row, dict) else {}
+        key, values = given.get("key"), {one.name: given.get(one.name) for one in fields(PromptScore)}
+        if isinstance(key, str) and given.get("checksum") == fingerprint([key, values]):
+            found[key] = PromptScore(**values)  # type: ignore[arg-type]  # the checksum vouches for them
+    if len(found) < len(rows):
+        notice(f"{path}: {len(rows) - len(found)} rows are not what was written; scoring those again")
+    return found
 
 
 def _score(item: LikelihoodItem, log_probs: Sequence[float]) -> PromptScore:
