@@ -49,7 +49,7 @@ def test_its_row_is_the_loss_of_its_whole_update_in_the_base(evaluated):
     config, run, metrics = evaluated
     base = load_base(config.model)
     examples = [example for axis in config.axes for example in read_splits(run, axis).test]
-    items = [item.answers for item in likelihood_items(examples, base.template, max_tokens=config.evaluate.max_tokens)]
+    items = [item.target for item in likelihood_items(examples, base.template, max_tokens=config.evaluate.max_tokens)]
     with folded(base.model, expert_updates(config, run, base, "joint-mr")):
         found = answer_log_probs(base, items)
     losses = [-scores[0] / len(item.answers[0]) for scores, item in zip(found, items, strict=True)]

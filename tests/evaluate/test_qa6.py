@@ -116,6 +116,7 @@ def test_an_evaluation_names_its_style_and_scores_again_in_another(
         found[style] = run_evaluate(styled, run)
         assert "score alignx: up to date" not in capsys.readouterr().err
     assert {style: metrics["prompt_style"] for style, metrics in found.items()} == {"chat": "chat", "qa6": "qa6"}
-    assert found["chat"]["loss"] == found["qa6"]["loss"]
+    for method, losses in found["chat"]["loss"].items():  # other answers share the target's pass, so bits may differ
+        assert found["qa6"]["loss"][method] == pytest.approx(losses, rel=1e-5)
     mc2 = {style: metrics["likelihood"]["base"]["honest"]["mc2"] for style, metrics in found.items()}
     assert mc2["chat"] != mc2["qa6"]

@@ -99,7 +99,7 @@ def visit(browser: Any, path: Path, *, width: int, scheme: str = "light", media:
         page.on("pageerror", lambda error: found.messages.append(str(error)))
         page.on("request", lambda request: found.requests.append(request.url))
         page.emulate_media(media=media, color_scheme=scheme)
-        page.goto(path.as_uri())
+        page.goto(path.as_uri(), timeout=180_000)  # a busy machine draws slowly
         for details in page.query_selector_all("details"):
             details.evaluate("element => { element.open = true }")
         found.faults = page.evaluate(_FAULTS)

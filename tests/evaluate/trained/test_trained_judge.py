@@ -1,5 +1,6 @@
 """Small judges: trained on toy labels, kept, loaded again, refused where damaged or where they know the prompt."""
 
+import csv
 import json
 import random
 import shutil
@@ -212,15 +213,15 @@ def truth_rows(config_prompts: list[str]) -> list[dict[str, str]]:
 def test_a_run_is_judged_and_its_test_prompts_are_not_trained_on(
     finished_run: Callable[[str], tuple[RunConfig, RunDirectory]],
     tiny_models: dict[str, Path],
+    tiny_data: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(finished_run("llama")[1].root, tmp_path / "run")
     folder = RunDirectory(tmp_path / "run")
     splits = json.loads(folder.splits_path.read_text())["axes"]["honest"]["splits"]
-    from conftest import truthfulqa_rows
-
-    prompts = [row["Question"] for row in truthfulqa_rows()]
+    with (tiny_data / "truthfulqa.csv").open(encoding="utf-8", newline="") as file:
+        prompts = [row["Question"] for row in csv.DictReader(file)]
     data = write(tmp_path / "truth.jsonl", truth_rows(prompts))
     train = ["judge", "train", "truth", "--data", str(data), "--model", str(tiny_models["llama"])]
     assert run([*train, "--run", str(folder.root), "--out", str(tmp_path / "clean")]) == 0
