@@ -19,6 +19,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for trials on a busy machine")
     parser.add_argument("--only", help="trials: only the speed of these models, e.g. base,alignx")
     parser.add_argument("--memory-job", choices=MEMORY_JOBS, help=argparse.SUPPRESS)
+    parser.add_argument("--mixture", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_job:
         print(json.dumps(memory_job(options.memory_job, options)))
@@ -90,7 +92,11 @@ def main() -> None:
     figures: dict[str, Any] = {}
     if not options.only:
         # First, while this process is small: Linux counts the size of the parent at its start to a child's peak.
-        peaks = [{job: _in_a_process(job, options) for job in MEMORY_JOBS} for _ in range(repeats)]
+        with tempfile.TemporaryDirectory() as folder:
+            options.mixture = Path(folder)
+            _in_a_process("alignx", options)  # fits the mixture that the measured processes read
+            peaks = [{job: _in_a_process(job, options) for job in MEMORY_JOBS} for _ in range(repeats)]
+            options.mixture = None
         print(f"peaks: {peaks}", file=sys.stderr, flush=True)
         figures["peak_memory"] = [
             (turn["alignx"] - turn["nothing"]) / (turn["base"] - turn["nothing"]) for turn in peaks
@@ -254,7 +260,7 @@ def memory_job(job: str, options: argparse.Namespace) -> dict[str, float]:
                 do_sample=False,
             )
     elif job == "alignx":
-        alignx = build_alignx(options.run, shared=options.shared)
+        alignx = build_alignx(options.run, shared=options.shared, mixture=options.mixture)
         prompts = _prompts(alignx.base, 8)
         for rows in (1, 8):
             dials = [{alignx.axes[row % len(alignx.axes)]: row + 1.0} for row in range(rows)]
@@ -269,6 +275,7 @@ def _in_a_process(job: str, options: argparse.Namespace) -> float:
     command = [sys.executable, __file__, "--memory-job", job]
     command += [*(["--run", str(options.run)] if options.run else []), *(["--shared"] if options.shared else [])]
     command += ["--quick"] if options.quick else []
+    command += ["--mixture", str(options.mixture)] if options.mixture else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"memory of {job} failed:\n{done.stderr[-3000:]}")

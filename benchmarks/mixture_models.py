@@ -1,6 +1,7 @@
 """The models that `mixture.py` compares, all with the same base and the same adapters."""
 
 import copy
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,15 @@ def random_updates(model: Any, seed: int, rank: int = RANK) -> dict[str, Any]:
     return updates
 
 
-def build_alignx(run: Path | None, *, shared: bool) -> Any:
-    """The runtime: of a finished run, or of random experts under a mixture fitted on random signatures."""
+def build_alignx(run: Path | None, *, shared: bool, mixture: Path | None = None) -> Any:
+    """The runtime: of a finished run, or of random experts under a mixture fitted on random signatures.
+
+    Args:
+        run: the finished run, if any.
+        shared: random experts: a shared one too.
+        mixture: folder the fitted mixture is read from, or written to where it is empty, so that a process can be
+            measured that did not fit it.
+    """
     from alignx.mixture.runtime import AlignX
     from alignx.models.gated import GatedModel
     from alignx.models.load import load_base
@@ -41,25 +49,30 @@ def build_alignx(run: Path | None, *, shared: bool) -> Any:
     base = load_base(MODEL)
     names = ([SHARED] if shared else []) + list(AXES)
     adapters = {name: random_updates(base.model, AXES.index(name) if name in AXES else 9) for name in names}
-    space, mocae = _random_mixture(base.model)
+    space, mocae = _random_mixture(base.model, mixture)
     return AlignX(base, GatedModel(base.model, adapters), mocae, space)
 
 
-def _random_mixture(model: Any) -> tuple[Any, Any]:
+def _random_mixture(model: Any, kept: Path | None) -> tuple[Any, Any]:
     """A latent space and a fitted mixture of the default sizes, on 360, 65 and 60 prompts an axis."""
     import torch
+    from safetensors.torch import load_file, save_file
 
     from alignx.config.schema import Stage2Config
     from alignx.models.layers import decoder_layers
     from alignx.stage1.activations import depth_layers
     from alignx.stage1.latent import LatentSpace
     from alignx.stage2.fit import SplitFeatures, fit_mocae
+    from alignx.stage2.mocae import Mocae
 
     generator = torch.Generator().manual_seed(0)
     hidden, m = model.config.hidden_size, len(AXES)
     layers = tuple(depth_layers(DEPTHS, len(decoder_layers(model))))
     directions = torch.linalg.qr(torch.randn(hidden, WIDTH, generator=generator))[0].T.contiguous()
     space = LatentSpace(layers, torch.zeros(len(layers), hidden), (directions,) * len(layers), torch.ones(len(layers)))
+    if kept and (kept / "mocae.json").is_file():
+        settings = json.loads((kept / "mocae.json").read_text())
+        return space, Mocae.from_state(load_file(kept / "mocae.safetensors"), settings)
     centres = torch.randn(m, WIDTH * len(layers), generator=generator)
 
     def split(n: int) -> SplitFeatures:
@@ -78,6 +91,9 @@ def _random_mixture(model: Any) -> tuple[Any, Any]:
         foreign=foreign,
         config=Stage2Config(),
     )
+    if kept:
+        save_file({name: tensor.contiguous() for name, tensor in mocae.tensors().items()}, kept / "mocae.safetensors")
+        (kept / "mocae.json").write_text(json.dumps(mocae.settings()))
     return space, mocae
 
 
