@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alignx.config import Stage2Config
 from alignx.stage1.latent import signature_blocks
+from alignx.stage2.best_expert import fit_best_expert
 from alignx.stage2.foreign import ForeignDetector, fit_detector, held_out_auroc
 from alignx.stage2.fractal import FractalCalibrator
 from alignx.stage2.logistic import (
@@ -23,7 +24,7 @@ from alignx.stage2.logistic import (
 from alignx.stage2.mocae import Head, Mocae
 from alignx.stage2.natural import NaturalCalibrator
 from alignx.stage2.scaling import centre_over_axes, fitted_scale
-from alignx.stage2.targets import axis_targets, soft_targets, tied_experts
+from alignx.stage2.targets import axis_targets, tied_experts
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def _fit_axis_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatur
         return mocae
     allowed = axis_targets(calibration.axis_ids, m).bool()
     weights = equal_axis_weights(calibration.axis_ids, m)
-    logits = mocae.route(calibration.signatures).features[:, :m]
+    logits = mocae.axis_logits(mocae.parts(calibration.signatures))
     plain = mocae.plain_logits(calibration.signatures)
     return replace(
         mocae,
@@ -226,16 +227,12 @@ def _fit_axis_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatur
 
 def _fit_best_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config) -> Mocae:
     m = len(mocae.axes)
-    # The head reads l / T_axis. It is fitted on l, and T goes into its columns, so that the calibration split's labels,
-    # which make T, do not reach what it says.
-    unit = torch.ones(3 * m, dtype=torch.float64)
-    unit[:m] = mocae.axis_temperature
-    features = mocae.route(mix.signatures).features * unit
-    targets = soft_targets(mix.expert_losses, config.tie_tolerance)
-    weights = equal_axis_weights(mix.axis_ids, m)
-    l2 = choose_l2(features, targets, weights)
-    weight, bias = fit_logistic(features, targets, weights, l2=l2)
-    weight = weight * unit
+    weight, bias = fit_best_expert(
+        mocae.route(mix.signatures).features,
+        mix.expert_losses,
+        equal_axis_weights(mix.axis_ids, m),
+        tie_tolerance=config.tie_tolerance,
+    )
     mocae = replace(mocae, best_head=Head(weight, bias))
     if not config.fit_temperature:
         return mocae

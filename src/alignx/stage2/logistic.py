@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from alignx.errors import TrainingError
+from alignx.stage2.targets import preferred_tied
 
 L2_GRID: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -48,18 +49,22 @@ def choose_l2(
     seed: int = 0,
 ) -> float:
     """The penalty with the lowest cross-validated cross-entropy; `features`, `targets`, `row_weights` as above."""
-    n = features.shape[0]
-    folds = torch.randperm(n, generator=torch.Generator().manual_seed(seed)) % min(n_folds, n)
+    folds = cross_validation_folds(features.shape[0], n_folds=n_folds, seed=seed)
     losses = []
     for l2 in grid:
         total = 0.0
-        for fold in range(min(n_folds, n)):
-            held = folds == fold
+        for held in folds:
             w, b = fit_logistic(features[~held], targets[~held], row_weights[~held], l2=l2)
             log_probs = (features[held].double() @ w.T + b).log_softmax(dim=1)
             total -= float((row_weights[held].double() * (targets[held].double() * log_probs).sum(dim=1)).sum())
         losses.append(total)
     return grid[losses.index(min(losses))]
+
+
+def cross_validation_folds(n: int, *, n_folds: int = 5, seed: int = 0) -> list[Tensor]:
+    """At most `n_folds` masks (n,), each True on the rows that one fold holds out; every row is in one."""
+    fold_of = torch.randperm(n, generator=torch.Generator().manual_seed(seed)) % min(n_folds, n)
+    return [fold_of == fold for fold in range(min(n_folds, n))]
 
 
 def fit_coefficients(parts: Sequence[Tensor], labels: Tensor, row_weights: Tensor) -> Tensor:
@@ -102,7 +107,7 @@ def fit_temperature(logits: Tensor, allowed: Tensor, row_weights: Tensor) -> flo
     """
     scores = logits.double()
     weights = row_weights.double() / row_weights.double().sum()
-    labels = scores.masked_fill(~allowed, -torch.inf).argmax(dim=1)
+    labels = preferred_tied(scores, allowed)
     candidates = torch.linspace(-3.0, 3.0, 1201, dtype=torch.float64).exp().clamp(0.05, 20.0)
     log_probs = (scores[None] / candidates[:, None, None]).log_softmax(dim=2)
     losses = -(log_probs.gather(2, labels[None, :, None].expand(len(candidates), -1, 1))[:, :, 0] * weights).sum(dim=1)

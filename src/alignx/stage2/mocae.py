@@ -18,10 +18,16 @@ from alignx.stage2.fractal import FractalCalibrator
 from alignx.stage2.natural import NaturalCalibrator
 from alignx.stage2.scaling import centre_over_axes
 
+# What the heads' columns are, kept with them: weights made for other columns must not be used on these.
+HEADS_READ = "softmax(l), s^F, s^N"
+
 
 @dataclass(frozen=True)
 class Head:
-    """A linear read-out of (l, s^F, s^N): logits = features W^T + b, divided by a temperature.
+    """A linear read-out of (softmax(l), s^F, s^N): logits = features W^T + b, divided by a temperature.
+
+    It reads l as probabilities because what it says must not grow without bound with how sure the router is: the share
+    of an axis's prompts that its expert serves best is the same whether the axis is 99% or 99.99% sure.
 
     Attributes:
         weight: (m, 3 m) float64.
@@ -47,7 +53,7 @@ class Routing:
         best_probs: (n, m) which expert serves it best.
         mixture_logits: (n, m) l_mix / T, before the dial.
         known: (n,) g in [0, 1]; 0 where no expert applies.
-        features: (n, 3 m) logits l / T_axis and both calibrators' scores.
+        features: (n, 3 m) softmax(l), at temperature 1, and both calibrators' scores: what the heads read.
     """
 
     axis_probs: Tensor
@@ -103,15 +109,14 @@ class Mocae:
 
     def route(self, signatures: Tensor) -> Routing:
         """(n, sum of widths) signatures -> routing."""
-        router, fractal, natural = self.parts(signatures)
-        logits = self.coefficients[0] * router + self.coefficients[1] * fractal + self.coefficients[2] * natural
-        logits = logits / self.axis_temperature
+        parts = self.parts(signatures)
+        logits = self.axis_logits(parts)
         used = (self.coefficients[1:] > 0).double()
-        features = torch.cat([logits, used[0] * fractal, used[1] * natural], dim=1)
+        features = torch.cat([logits.softmax(dim=1), used[0] * parts[1], used[1] * parts[2]], dim=1)
         mixture_logits = self.mixture_head.logits(features)
         known = self.detector.known(self._block(signatures, self.detector.depth), *self.foreign_p_values)
         return Routing(
-            axis_probs=logits.softmax(dim=1),
+            axis_probs=(logits / self.axis_temperature).softmax(dim=1),
             best_probs=self.best_head.logits(features).softmax(dim=1),
             mixture_logits=torch.zeros_like(mixture_logits) if self.uniform else mixture_logits,
             known=torch.ones_like(known) if self.uniform else known,
@@ -144,6 +149,10 @@ class Mocae:
         fractal = centre_over_axes(self.fractal.scores(deepest).double()) / self.scales[0]
         natural = centre_over_axes(self.natural.scores(deepest).double()) / self.scales[1]
         return self.plain_logits(signatures), fractal, natural
+
+    def axis_logits(self, parts: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """`parts` -> l (n, m), before T_axis."""
+        return torch.stack([a * part for a, part in zip(self.coefficients, parts, strict=True)]).sum(dim=0)
 
     def plain_logits(self, signatures: Tensor) -> Tensor:
         """Logits of the plain logistic router, no calibrator: the comparator of every calibration table."""
@@ -186,6 +195,7 @@ class Mocae:
             "foreign_p_values": list(self.foreign_p_values),
             "fallback": self.fallback,
             "uniform": self.uniform,
+            "heads_read": HEADS_READ,
             "fractal": self.fractal.settings(),
             "natural": self.natural.settings(),
             "detector": self.detector.settings(),

@@ -15,6 +15,11 @@ def soft_targets(losses: Tensor, tolerance: float) -> Tensor:
     return tied / tied.sum(dim=1, keepdim=True)
 
 
+def preferred_tied(scores: Tensor, allowed: Tensor) -> Tensor:
+    """(n,) number of the allowed expert with the highest of its row's (n, m) scores, the first where equal."""
+    return scores.masked_fill(~allowed, -torch.inf).argmax(dim=1)
+
+
 def axis_targets(axis_ids: Tensor, n_axes: int) -> Tensor:
     """(n,) axis numbers -> (n, m) one-hot probabilities."""
     return torch.nn.functional.one_hot(axis_ids, n_axes).double()
