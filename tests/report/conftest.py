@@ -19,7 +19,7 @@ DATASETS = {"helpful": "alpaca", "harmless": "beavertails", "honest": "truthfulq
 # Loss of a method on its first axis; later axes add 0.2 each.
 LOSSES = {"base": 2.31, "joint": 1.765, "uniform": 1.93, "alignx": 1.742}
 ABLATIONS = {
-    "ablation-warm-start": 1.75,
+    "ablation-best-probs": 1.75,
     "ablation-plain-router": 1.768,
     "ablation-shared-only": 1.81,
     "task-arithmetic": 1.9,

@@ -27,7 +27,7 @@ def test_methods_come_in_the_order_of_the_tables():
         "expert-a",
         "base",
         "something-new",
-        "ablation-warm-start",
+        "ablation-best-probs",
     ]
     assert ordered_methods(given_names, ["a", "b"]) == [
         "base",
@@ -38,7 +38,7 @@ def test_methods_come_in_the_order_of_the_tables():
         "uniform",
         "ties",
         "alignx",
-        "ablation-warm-start",
+        "ablation-best-probs",
         "joint-rate-0.1",
         "oracle-best-expert",
         "something-new",

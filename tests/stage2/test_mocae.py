@@ -136,8 +136,10 @@ def test_fitting_is_repeatable_to_the_bit():
 @pytest.mark.parametrize(("switch", "place"), [("fractal", 1), ("natural", 2)])
 def test_a_calibrator_that_is_off_has_no_say(switch, place):
     mocae = _fit(**{switch: False})
-    features = mocae.route(PROMPTS).features.split(3, dim=1)
-    assert mocae.coefficients[place] == 0 and (features[place] == 0).all()
+    routing = mocae.route(PROMPTS)
+    assert mocae.coefficients[place] == 0
+    for features in (routing.best_features, routing.mixture_features):
+        assert (features.split(3, dim=1)[place] == 0).all()
 
 
 def test_without_learning_the_coefficients_are_the_lambdas_and_the_temperatures_one():

@@ -52,13 +52,18 @@ def _relabelled(split: SplitFeatures) -> SplitFeatures:
 
 
 def _what_best_head_says(mocae: Mocae) -> torch.Tensor:
-    return mocae.best_head.logits(mocae.route(PROMPTS).features) * mocae.best_head.temperature
+    return mocae.best_head.logits(mocae.route(PROMPTS).best_features) * mocae.best_head.temperature
+
+
+def _what_mixture_head_says(mocae: Mocae) -> torch.Tensor:
+    return mocae.mixture_head.logits(mocae.route(PROMPTS).mixture_features) * mocae.mixture_head.temperature
 
 
 def test_calibration_labels_fit_temperatures_and_nothing_else(fitted):
     other = _fit(calibration=_relabelled(CALIBRATION))
     _same(fitted, other, "router_weight", "router_bias", "coefficients", "scales")
-    torch.testing.assert_close(_what_best_head_says(other), _what_best_head_says(fitted), rtol=1e-9, atol=1e-9)
+    for says in (_what_best_head_says, _what_mixture_head_says):
+        torch.testing.assert_close(says(other), says(fitted), rtol=1e-9, atol=1e-9)
     assert other.axis_temperature != fitted.axis_temperature
     assert other.best_head.temperature != fitted.best_head.temperature
     assert other.plain_temperatures != fitted.plain_temperatures
@@ -76,7 +81,8 @@ def test_with_the_same_scales_calibration_prompts_do_not_reach_the_coefficients(
     monkeypatch.setattr(fit, "_fit_scales", lambda *arguments: fitted.scales)
     other = _fit(calibration=replace(CALIBRATION, signatures=CALIBRATION.signatures.flip(0) * 1.5))
     _same(fitted, other, "router_weight", "router_bias", "coefficients", "scales")
-    torch.testing.assert_close(_what_best_head_says(other), _what_best_head_says(fitted), rtol=1e-9, atol=1e-9)
+    for says in (_what_best_head_says, _what_mixture_head_says):
+        torch.testing.assert_close(says(other), says(fitted), rtol=1e-9, atol=1e-9)
 
 
 def test_mix_rows_teach_coefficients_and_heads_but_no_router_and_no_scale(fitted):
@@ -89,13 +95,13 @@ def test_mix_rows_teach_coefficients_and_heads_but_no_router_and_no_scale(fitted
     assert not torch.equal(other.best_head.weight, fitted.best_head.weight)
 
 
-def test_mix_losses_alone_teach_the_best_head_alone(fitted):
+def test_mix_losses_alone_teach_the_heads_alone(fitted):
     other = _fit(mix=replace(MIX, expert_losses=MIX.expert_losses.roll(1, dims=1)))
     _same(fitted, other, "router_weight", "router_bias", "coefficients", "scales")
     assert other.axis_temperature == fitted.axis_temperature
-    assert not torch.equal(other.best_head.weight, fitted.best_head.weight)
+    for one, another in ((other.best_head, fitted.best_head), (other.mixture_head, fitted.mixture_head)):
+        assert not torch.equal(one.weight, another.weight)
 
 
 def test_the_warm_start_has_no_strength_of_its_own(fitted):
     assert fitted.strength == 1.0
-    assert torch.equal(fitted.mixture_head.weight, fitted.best_head.weight)

@@ -70,7 +70,7 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
     found |= {name: run.step_fingerprint(f"choose-{name}") for name in (JOINT, JOINT_MR) if name in config.comparators}
     found |= {UNIFORM: fingerprint(trained), ALIGNX: mixed}
     if config.evaluate.ablations:
-        names = ("warm-start", "plain-router", *(("shared-only",) if config.stage1.shared_expert else ()))
+        names = ("best-probs", "plain-router", *(("shared-only",) if config.stage1.shared_expert else ()))
         found |= {f"ablation-{name}": mixed for name in names}
     made = [name for name in MERGE_NAMES if name != "uniform" and run.merge_path(name).is_file()]
     current = [name for name in made if merge_is_current(config, run, name)]
@@ -147,9 +147,9 @@ def _ablations(
     made_from: str,
 ) -> list[Method]:
     flat = torch.ones(len(mocae.axes), dtype=torch.float64)
-    warm = mixture_weights(routing.best_probs.log(), routing.known, flat, 0 * flat, fallback=mocae.fallback)
+    by_best = mixture_weights(routing.best_probs.log(), routing.known, flat, 0 * flat, fallback=mocae.fallback)
     return [
-        Method("ablation-warm-start", gates(warm), made_from),
+        Method("ablation-best-probs", gates(by_best), made_from),
         Method(PLAIN_ROUTER, gates(mocae.plain_logits(signatures).softmax(dim=1)), made_from),
     ]
 

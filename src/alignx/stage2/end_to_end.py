@@ -214,7 +214,7 @@ class _Objective:
         """(b, m) mixture logits and (b,) nats of the mixed model, float64."""
         m = len(self.mocae.axes)
         head = Head(parameters["weight"], parameters["bias"], self.mocae.mixture_head.temperature)
-        logits = head.logits(self.routing.features[rows])
+        logits = head.logits(self.routing.mixture_features[rows])
         flat, full = torch.ones(m, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
         pi = mixture_weights(logits, self.routing.known[rows], flat, 0 * flat, fallback=self.mocae.fallback)
         scale = expert_scale(pi, full, parameters["log_strength"].exp())

@@ -24,7 +24,7 @@ from alignx.stage2.logistic import (
 from alignx.stage2.mocae import Head, Mocae
 from alignx.stage2.natural import NaturalCalibrator
 from alignx.stage2.scaling import centre_over_axes, fitted_scale
-from alignx.stage2.targets import axis_targets, tied_experts
+from alignx.stage2.targets import axis_targets, soft_targets, tied_experts
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def fit_mocae(
     )
     mocae = _fit_axis_readout(mocae, mix, calibration, config)
     mocae = _fit_best_readout(mocae, mix, calibration, config)
-    return replace(mocae, mixture_head=mocae.best_head)
+    return _fit_mixture_head(mocae, mix, calibration, config)
 
 
 def _fit_calibrators(
@@ -228,7 +228,7 @@ def _fit_axis_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatur
 def _fit_best_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config) -> Mocae:
     m = len(mocae.axes)
     weight, bias = fit_best_expert(
-        mocae.route(mix.signatures).features,
+        mocae.route(mix.signatures).best_features,
         mix.expert_losses,
         equal_axis_weights(mix.axis_ids, m),
         tie_tolerance=config.tie_tolerance,
@@ -236,12 +236,33 @@ def _fit_best_readout(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatur
     mocae = replace(mocae, best_head=Head(weight, bias))
     if not config.fit_temperature:
         return mocae
-    allowed = tied_experts(calibration.expert_losses, config.tie_tolerance)
-    weights = equal_axis_weights(calibration.axis_ids, m)
-    logits = mocae.best_head.logits(mocae.route(calibration.signatures).features)
-    plain = mocae.plain_logits(calibration.signatures)
+    features = mocae.route(calibration.signatures).best_features
+    plain = _best_temperature(mocae.plain_logits(calibration.signatures), calibration, config)
     return replace(
         mocae,
-        best_head=Head(weight, bias, fit_temperature(logits, allowed, weights)),
-        plain_temperatures=(mocae.plain_temperatures[0], fit_temperature(plain, allowed, weights)),
+        best_head=Head(weight, bias, _best_temperature(mocae.best_head.logits(features), calibration, config)),
+        plain_temperatures=(mocae.plain_temperatures[0], plain),
     )
+
+
+def _fit_mixture_head(mocae: Mocae, mix: SplitFeatures, calibration: SplitFeatures, config: Stage2Config) -> Mocae:
+    """Warm start of the mixture: tied experts get equal shares, because a mixture need not choose between them."""
+    m = len(mocae.axes)
+    # The head reads l / T_axis. It is fitted on l, and T goes into its columns, so that the calibration split's labels,
+    # which make T, do not reach what it says.
+    unit = torch.ones(3 * m, dtype=torch.float64)
+    unit[:m] = mocae.axis_temperature
+    features = mocae.route(mix.signatures).mixture_features * unit
+    targets = soft_targets(mix.expert_losses, config.tie_tolerance)
+    weights = equal_axis_weights(mix.axis_ids, m)
+    weight, bias = fit_logistic(features, targets, weights, l2=choose_l2(features, targets, weights))
+    mocae = replace(mocae, mixture_head=Head(weight * unit, bias))
+    if not config.fit_temperature:
+        return mocae
+    logits = mocae.mixture_head.logits(mocae.route(calibration.signatures).mixture_features)
+    return replace(mocae, mixture_head=Head(weight * unit, bias, _best_temperature(logits, calibration, config)))
+
+
+def _best_temperature(logits: Tensor, calibration: SplitFeatures, config: Stage2Config) -> float:
+    allowed = tied_experts(calibration.expert_losses, config.tie_tolerance)
+    return fit_temperature(logits, allowed, equal_axis_weights(calibration.axis_ids, logits.shape[1]))

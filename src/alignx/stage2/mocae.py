@@ -18,16 +18,13 @@ from alignx.stage2.fractal import FractalCalibrator
 from alignx.stage2.natural import NaturalCalibrator
 from alignx.stage2.scaling import centre_over_axes
 
-# What the heads' columns are, kept with them: weights made for other columns must not be used on these.
-HEADS_READ = "softmax(l), s^F, s^N"
+# What the best-expert head's columns are, kept with them: weights made for other columns must not be used on these.
+BEST_HEAD_READS = "softmax(l), s^F, s^N"
 
 
 @dataclass(frozen=True)
 class Head:
-    """A linear read-out of (softmax(l), s^F, s^N): logits = features W^T + b, divided by a temperature.
-
-    It reads l as probabilities because what it says must not grow without bound with how sure the router is: the share
-    of an axis's prompts that its expert serves best is the same whether the axis is 99% or 99.99% sure.
+    """A linear read-out of what the router and the calibrators say: logits = features W^T + b, over a temperature.
 
     Attributes:
         weight: (m, 3 m) float64.
@@ -53,14 +50,18 @@ class Routing:
         best_probs: (n, m) which expert serves it best.
         mixture_logits: (n, m) l_mix / T, before the dial.
         known: (n,) g in [0, 1]; 0 where no expert applies.
-        features: (n, 3 m) softmax(l), at temperature 1, and both calibrators' scores: what the heads read.
+        best_features: (n, 3 m) softmax(l), at temperature 1, and both calibrators' scores: what the best-expert head
+            reads. As probabilities, because the share of an axis's prompts that its expert serves best is the same
+            whether the router is 99% or 99.99% sure of the axis.
+        mixture_features: (n, 3 m) l / T_axis and both calibrators' scores: what the mixture head reads.
     """
 
     axis_probs: Tensor
     best_probs: Tensor
     mixture_logits: Tensor
     known: Tensor
-    features: Tensor
+    best_features: Tensor
+    mixture_features: Tensor
 
 
 @dataclass(frozen=True)
@@ -112,15 +113,18 @@ class Mocae:
         parts = self.parts(signatures)
         logits = self.axis_logits(parts)
         used = (self.coefficients[1:] > 0).double()
-        features = torch.cat([logits.softmax(dim=1), used[0] * parts[1], used[1] * parts[2]], dim=1)
-        mixture_logits = self.mixture_head.logits(features)
+        scores = torch.cat([used[0] * parts[1], used[1] * parts[2]], dim=1)
+        best_features = torch.cat([logits.softmax(dim=1), scores], dim=1)
+        mixture_features = torch.cat([logits / self.axis_temperature, scores], dim=1)
+        mixture_logits = self.mixture_head.logits(mixture_features)
         known = self.detector.known(self._block(signatures, self.detector.depth), *self.foreign_p_values)
         return Routing(
             axis_probs=(logits / self.axis_temperature).softmax(dim=1),
-            best_probs=self.best_head.logits(features).softmax(dim=1),
+            best_probs=self.best_head.logits(best_features).softmax(dim=1),
             mixture_logits=torch.zeros_like(mixture_logits) if self.uniform else mixture_logits,
             known=torch.ones_like(known) if self.uniform else known,
-            features=features,
+            best_features=best_features,
+            mixture_features=mixture_features,
         )
 
     def foreign_scores(self, signatures: Tensor) -> Tensor:
@@ -195,7 +199,7 @@ class Mocae:
             "foreign_p_values": list(self.foreign_p_values),
             "fallback": self.fallback,
             "uniform": self.uniform,
-            "heads_read": HEADS_READ,
+            "best_head_reads": BEST_HEAD_READS,
             "fractal": self.fractal.settings(),
             "natural": self.natural.settings(),
             "detector": self.detector.settings(),

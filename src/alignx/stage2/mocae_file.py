@@ -9,22 +9,22 @@ from torch import Tensor
 
 from alignx.errors import ArtifactError
 from alignx.runs.tensor_schema import Spec, check_tensors
-from alignx.stage2.mocae import HEADS_READ, Mocae
+from alignx.stage2.mocae import BEST_HEAD_READS, Mocae
 
 
 def checked_mocae(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], path: Path) -> Mocae:
     """A mixture from what its files hold; `path` names the tensors' file in messages.
 
     Raises:
-        ArtifactError: another version's heads, or a tensor is missing, not known, or of another dtype or shape than the
+        ArtifactError: another version's head, or a tensor is missing, not known, or of another dtype or shape than the
             settings ask for.
         KeyError, TypeError, ValueError, IndexError: a setting is missing or is no such value.
     """
     n_axes, widths = len(settings["axes"]), [int(width) for width in settings["widths"]]
-    if settings.get("heads_read") != HEADS_READ:
+    if settings.get("best_head_reads") != BEST_HEAD_READS:
         raise ArtifactError(
-            f"{path}: its heads read {settings.get('heads_read', 'l, s^F, s^N')!r:.60}, written by another version of "
-            f"AlignX (this one's read {HEADS_READ!r}); run `alignx stage2` on the run again"
+            f"{path}: its best-expert head reads {settings.get('best_head_reads', 'l, s^F, s^N')!r:.60}, as another "
+            f"version of AlignX made it (this one's reads {BEST_HEAD_READS!r}); run `alignx stage2` on the run again"
         )
     deepest, depth = widths[-1], widths[int(settings["detector"]["depth"])]
     expected = _own(n_axes, sum(widths)) | _calibrators("", n_axes, deepest)

@@ -34,7 +34,7 @@ from alignx.stage2.experts import install_experts
 from alignx.stage2.fit import FittingInputs, SplitFeatures
 from alignx.stage2.logistic import equal_axis_weights
 from alignx.stage2.merges import COEFFICIENTS, DARE_DENSITY, TIES_DENSITY, Merge, checked_merge
-from alignx.stage2.mocae import HEADS_READ, Mocae
+from alignx.stage2.mocae import BEST_HEAD_READS, Mocae
 from alignx.stage2.mocae_file import checked_mocae
 from alignx.stage2.whole import fixed_form, merge_form, read_whole_experts
 
@@ -319,7 +319,7 @@ def _mocae_inputs(config: RunConfig, run: RunDirectory) -> dict[str, object]:
         "foreign": file_checksum(FOREIGN_DEVELOPMENT_SET)["sha256"],
         "precision": config.stage1.precision,
         "seed": config.seed,
-        "heads": HEADS_READ,
+        "best_head_reads": BEST_HEAD_READS,
     }
 
 
