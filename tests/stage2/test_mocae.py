@@ -115,7 +115,7 @@ def test_saving_and_loading_changes_no_bit(mocae, tmp_path):
     write_json(tmp_path / "mocae.json", mocae.settings())
     again = Mocae.from_state(read_tensors(tmp_path / "mocae.safetensors"), read_json(tmp_path / "mocae.json"))
     before, after = mocae.route(PROMPTS), again.route(PROMPTS)
-    for name in ("axis_probs", "best_probs", "mixture_logits", "known", "features"):
+    for name in ("axis_probs", "best_probs", "mixture_logits", "known", "best_features", "mixture_features"):
         assert torch.equal(getattr(before, name), getattr(after, name)), name
     assert all(torch.equal(one, other) for one, other in zip(_mix(mocae), _mix(again), strict=True))
     assert again.settings() == mocae.settings() == json.loads(json.dumps(mocae.settings()))

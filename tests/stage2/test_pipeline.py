@@ -1,10 +1,12 @@
+import shutil
+
 import pytest
 import torch
 
 from alignx.errors import AlignXError, ArtifactError
 from alignx.models.fingerprint import model_sha256
 from alignx.runs import RunDirectory
-from alignx.runs.files import read_json, read_tensors
+from alignx.runs.files import read_json, read_tensors, write_json
 from alignx.stage1.extracts import read_latent_space
 from alignx.stage1.pipeline import run_stage1
 from alignx.stage2.pipeline import read_mocae, run_stage2
@@ -67,6 +69,20 @@ def test_damaged_settings_are_named(finished_run, tmp_path, content):
     run.mocae_settings_path.write_text(content)
     with pytest.raises(ArtifactError, match="mocae.json: damaged"):
         read_mocae(run)
+
+
+def test_a_mixture_whose_best_head_reads_something_else_is_refused_and_made_anew(finished_run, tmp_path):
+    config, finished = finished_run("llama")
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(finished.root, run.root)
+    settings = read_json(run.mocae_settings_path)
+    del settings["best_head_reads"]
+    write_json(run.mocae_settings_path, settings)
+    run.mark_done("mocae", {}, run.mocae_path, run.mocae_settings_path)
+    with pytest.raises(ArtifactError, match="best-expert head reads 'l, s.F, s.N'.*run `alignx stage2`"):
+        read_mocae(run)
+    run_stage2(config, run)
+    assert read_mocae(run).settings() == read_mocae(finished).settings()
 
 
 def test_experts_that_blew_up_in_their_last_step_are_an_error_of_ours(tiny_config, tiny_models, tmp_path):
