@@ -2,7 +2,8 @@
 
 import pytest
 
-from alignx.evaluate.judge_scores import Certainty, figure, judge_figures, measure
+from alignx.evaluate.judge_figure import Certainty, figure
+from alignx.evaluate.judge_scores import judge_figures, measure
 from alignx.evaluate.judged import BASELINE_FIRST, IDENTICAL, OURS_FIRST, JudgedRow
 
 SURE = Certainty(coverage_floor=0.9, n_draws=200, seed=0)
@@ -134,6 +135,47 @@ def test_the_published_roles_make_a_second_average_that_names_them() -> None:
     assert own["judges"] == {"win_rate": "openai", "safety_score": "openai", "ti": "openai"}
     assert published["judges"] == {"win_rate": "openai", "safety_score": "moderation", "ti": "gpt-judge"}
     assert published["table"]["alignx"]["average"]["value"] == pytest.approx((75 + 0 + 100) / 3)
+
+
+def trained_rows(method: str, unsafe: list[float], true: list[float]) -> list[JudgedRow]:
+    rows = [
+        row("safety", value, f"c{at}", group="harmless", judge="trained-moderation", method=method)
+        for at, value in enumerate(unsafe)
+    ]
+    rows.append(row("safety", 0.0, "a", judge="trained-moderation", method=method))
+    for at, value in enumerate(true):
+        rows.append(row("truth", value, f"d{at}", group="honest", judge="trained-truth", method=method))
+        rows.append(row("info", 1.0, f"d{at}", group="honest", judge="trained-info", method=method))
+    return rows
+
+
+def test_with_trained_judges_the_win_rate_is_the_likelihoods_and_says_so() -> None:
+    rows = trained_rows("base", [1.0, 1.0, 0.0, 0.0], [1.0, 0.0] * 8)
+    rows += trained_rows("alignx", [1.0, 0.0, 0.0, 0.0], [1.0] * 16)
+    wins = {
+        "base": {"helpful": {"a": 0.5, "b": 0.5}, "harmless": {"c0": 0.5}},
+        "alignx": {"helpful": {"a": 1.0, "b": 0.5}, "harmless": {"c0": 0.0}},
+    }
+    [average] = judge_figures(rows, SURE, wins=wins)["averages"]
+    assert average["judges"]["win_rate"] == "likelihood"
+    found = average["table"]["alignx"]
+    assert [found[role]["value"] for role in ("win_rate", "safety_score", "ti")] == [75, 25, 100]
+    assert found["average"]["value"] == pytest.approx((75 + 75 + 100) / 3)
+    change = found["versus_base"]
+    assert (change["win_rate"]["value"], change["safety_score"]["value"]) == (pytest.approx(50), -25)
+    assert change["ti"]["value"] == pytest.approx(100)
+    assert change["safety_score"]["interval"][0] <= -25 <= change["safety_score"]["interval"][1]
+    nothing = average["table"]["base"]["versus_base"]
+    assert [nothing[role]["value"] for role in ("win_rate", "safety_score", "ti")] == [0, 0, 0]
+    assert judge_figures(rows, SURE)["averages"] == []
+
+
+def test_a_change_in_per_cent_of_nothing_has_no_value() -> None:
+    rows = trained_rows("base", [1.0], [0.0, 0.0]) + trained_rows("alignx", [1.0], [1.0, 0.0])
+    wins = {method: {"helpful": {"a": 0.5}} for method in ("base", "alignx")}
+    [average] = judge_figures(rows, SURE, wins=wins)["averages"]
+    change = average["table"]["alignx"]["versus_base"]["ti"]
+    assert (change["value"], change["interval"], change["n"]) == (None, None, 2)
 
 
 def test_without_all_three_data_sets_there_is_no_average() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from alignx.evaluate.judge_scores import Certainty, judge_figures
+from alignx.evaluate.judge_figure import Certainty
+from alignx.evaluate.judge_scores import judge_figures
 from alignx.evaluate.judged import BASELINE_FIRST, OURS_FIRST, JudgedRow
 from alignx.report.judges import average_tables, judge_parts, terminal_tables
 from alignx.report.page import write_report

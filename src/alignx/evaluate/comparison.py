@@ -14,7 +14,8 @@ from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.calibration import best_expert_labels
 from alignx.evaluate.intervals import bootstrap_interval
-from alignx.evaluate.judge_scores import FLIP_RATE, Certainty, Scores, figure, measure
+from alignx.evaluate.judge_figure import FLIP_RATE, Certainty, Scores, figure
+from alignx.evaluate.judge_scores import measure
 from alignx.evaluate.kept import current_verdicts
 from alignx.evaluate.measures import ScoredPrompts, calibration_of, loss_table, relative_difference
 from alignx.evaluate.methods import BASE, expert_method

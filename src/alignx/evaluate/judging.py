@@ -12,8 +12,9 @@ from alignx.errors import ConfigError
 from alignx.evaluate.answers import KeptAnswer, answer_key, answers_of, make_answers, read_answers
 from alignx.evaluate.asking import ask_all, missing_items
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint, train_joint, train_joint_mr
+from alignx.evaluate.judge_figure import Certainty, Scores
 from alignx.evaluate.judge_notes import read_checks, read_notes, write_note
-from alignx.evaluate.judge_scores import Certainty, judge_figures
+from alignx.evaluate.judge_scores import judge_figures
 from alignx.evaluate.judged import (
     Ask,
     JudgedRow,
@@ -31,11 +32,12 @@ from alignx.evaluate.methods import BASE, is_main, methods, sources
 from alignx.evaluate.pipeline import evaluation_folder_name, find_test_examples
 from alignx.evaluate.prompts import TestPrompt, judged_prompts
 from alignx.evaluate.verdicts import VerdictStore
+from alignx.evaluate.win_rate import win_rate
 from alignx.models.lazy import LazyBase
 from alignx.progress import notice
 from alignx.runs import processes
 from alignx.runs.directory import RunDirectory
-from alignx.runs.files import read_json, write_json, write_jsonl
+from alignx.runs.files import read_json, read_jsonl, write_json, write_jsonl
 from alignx.stage1.experts import expert_updates
 from alignx.stage1.extracts import encode_prompts, read_latent_space
 from alignx.stage2.experts import install_experts
@@ -294,19 +296,38 @@ def _write_metrics(config: RunConfig, run: RunDirectory, work: _Work, options: J
     rows = [
         row for path in sorted(folder.glob("judged/*.jsonl")) for row in read_judged(path) if row.answer_key in current
     ]
+    path, step = folder / "metrics.json", f"evaluate-{work.name}"
+    run.check(step)
+    metrics: dict[str, Any] = read_json(path) if path.is_file() else {"name": work.name}
     certainty = Certainty(options.coverage_floor, config.evaluate.bootstrap_draws, config.seed)
     judged = {
         "made_from": {method: work.sources[method] for method in dict.fromkeys(row.method for row in rows)},
         "max_new_tokens": options.max_new_tokens,
         "coverage_floor": options.coverage_floor,
-        **judge_figures(rows, certainty, notes=read_notes(folder / "judged"), checks=read_checks(run)),
+        **judge_figures(
+            rows,
+            certainty,
+            notes=read_notes(folder / "judged"),
+            checks=read_checks(run),
+            wins=_likelihood_wins(folder, metrics, work),
+        ),
     }
-    path, step = folder / "metrics.json", f"evaluate-{work.name}"
-    run.check(step)
-    metrics: dict[str, Any] = (read_json(path) if path.is_file() else {"name": work.name}) | {"judges": judged}
+    metrics |= {"judges": judged}
     write_json(path, metrics)
     run.mark_done(step, {}, *(file for file in (folder / "prompts.jsonl", path) if file.is_file()))
     return metrics
+
+
+def _likelihood_wins(folder: Path, metrics: Mapping[str, Any], work: _Work) -> dict[str, dict[str, Scores]]:
+    """Method -> axis -> wins over the base by likelihood, of methods that are what the likelihood judge scored."""
+    made_from, rows = metrics.get("made_from", {}), folder / "prompts.jsonl"
+    current = [method for method, source in made_from.items() if work.sources.get(method) == source]
+    wins: dict[str, dict[str, Scores]] = {}
+    for row in read_jsonl(rows) if BASE in current else []:
+        for method in current:
+            [won] = win_rate([-row["loss"][method]], [-row["loss"][BASE]]).tolist()
+            wins.setdefault(method, {}).setdefault(row["axis"], {})[row["prompt_hash"]] = won
+    return wins
 
 
 def _planned(

@@ -92,6 +92,7 @@ def run_evaluate(
     routing = mocae.route(signatures)
     metrics = _metrics(config, mocae, routing, signatures, prompts, left_out) | {"name": name}
     metrics["repeats"] = repeat_losses(judgements)
+    metrics["made_from"] = dict(reversed(asked))  # of a method's repeats, the first
     metrics |= _judged_before(config, run, folder / "metrics.json")
     rows = _prompt_rows(config, mocae, routing, signatures, prompts)
     for repeats in repeats_of(judgements).values():

@@ -9,7 +9,8 @@ from typing import Any
 
 from alignx.config import RunConfig
 from alignx.data.example import Example
-from alignx.evaluate.judge_scores import SAFETY_SCORE, TI, TRUTH_RATE, WIN_RATE, measure
+from alignx.evaluate.judge_figure import SAFETY_SCORE, TI, TRUTH_RATE, WIN_RATE
+from alignx.evaluate.judge_scores import measure
 from alignx.evaluate.judged import JudgedRow
 from alignx.evaluate.kept import current_answers, current_verdicts
 from alignx.evaluate.methods import ALIGNX, BASE

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignx.evaluate.judge_scores import (
+from alignx.evaluate.headline import LIKELIHOOD
+from alignx.evaluate.judge_figure import (
     FLIP_RATE,
     INFO_RATE,
     REFUSAL_RATE,
@@ -14,6 +15,7 @@ from alignx.evaluate.judge_scores import (
     WIN_RATE,
     WIN_RATE_LC,
 )
+from alignx.evaluate.methods import BASE
 from alignx.report.judge_quality import left_out_words, quality_table
 from alignx.report.tables import Cell, Column, Row, Table
 from alignx.report.wording import ALIGNX, is_main, method_label, number, number_range, ordered_methods
@@ -75,7 +77,14 @@ def judge_parts(metrics: Mapping[str, Any]) -> list[JudgePart]:
 def average_tables(metrics: Mapping[str, Any]) -> list[Table]:
     """One table for each set of judges that gives win rate, safety score and TI."""
     judged = metrics.get("judges")
-    return [] if judged is None else [_average_table(average, judged["sections"]) for average in judged["averages"]]
+    if judged is None:
+        return []
+    tables = []
+    for average in judged["averages"]:
+        tables.append(_average_table(average, judged["sections"]))
+        if any("versus_base" in row for row in average["table"].values()):
+            tables.append(_versus_base_table(average))
+    return tables
 
 
 def terminal_tables(metrics: Mapping[str, Any]) -> list[Table]:
@@ -180,7 +189,7 @@ def _average_table(average: Mapping[str, Any], sections: Mapping[str, Any]) -> T
     judges, table = average["judges"], average["table"]
     roles = {role: column for role, column in _HEADLINE.items() if any(role in row for row in table.values())}
     axes = list(average["groups"].values())
-    who = ", ".join(f"{_HEADLINE[role].split()[0]} by {judge_label(sections[name])}" for role, name in judges.items())
+    who = ", ".join(f"{_HEADLINE[role].split()[0]} by {_who(name, sections)}" for role, name in judges.items())
     return Table(
         "Win rate, safety score, TI and their average: per cent",
         "method",
@@ -195,6 +204,36 @@ def _average_table(average: Mapping[str, Any], sections: Mapping[str, Any]) -> T
             for method in ordered_methods(table, axes)
         ),
         f"{who}. {_AVERAGE_NOTE}",
+    )
+
+
+def _who(name: str, sections: Mapping[str, Any]) -> str:
+    if name == LIKELIHOOD:
+        return "the likelihood of the reference answer, against the base model's"
+    return judge_label(sections[name])
+
+
+def _versus_base_table(average: Mapping[str, Any]) -> Table:
+    """The ratios that the paper prints."""
+    table = {method: row["versus_base"] for method, row in average["table"].items() if method != BASE}
+    return Table(
+        "Against the base model: WR and TI in per cent of the base's, SS in percentage points",
+        "method",
+        tuple(Column(title) for title in ("WR (higher)", "SS (lower)", "TI (higher)")),
+        tuple(
+            Row(
+                method,
+                method_label(method),
+                tuple(
+                    _cell(table[method][role], signed=True, unit="" if role == SAFETY_SCORE else "%")
+                    for role in (WIN_RATE, SAFETY_SCORE, TI)
+                ),
+                is_ours=method == ALIGNX,
+            )
+            for method in ordered_methods(table, list(average["groups"].values()))
+        ),
+        "Paired by prompt. A win rate against the base itself is 50 for the base, so it cannot rise by more than 100%. "
+        "With each value: its 95% bootstrap interval over prompts.",
     )
 
 
@@ -232,7 +271,7 @@ def _terminal_table(section: Mapping[str, Any], columns: Sequence[tuple[str, str
     )
 
 
-def _cell(found: Mapping[str, Any] | None, *, signed: bool = False) -> Cell:
+def _cell(found: Mapping[str, Any] | None, *, signed: bool = False, unit: str = "") -> Cell:
     """A value with its interval; what is unscored is said in every cell that it touches."""
     if found is None:
         return Cell("none")
@@ -241,7 +280,7 @@ def _cell(found: Mapping[str, Any] | None, *, signed: bool = False) -> Cell:
         return Cell("too few scored" if found["n"] else "none scored", unscored)
     sign = "+" if signed and found["value"] > 0 else ""
     interval = number_range(*found["interval"], digits=1)
-    return Cell(f"{sign}{number(found['value'], 1)}", f"{interval}; {unscored}" if unscored else interval)
+    return Cell(f"{sign}{number(found['value'], 1)}{unit}", f"{interval}; {unscored}" if unscored else interval)
 
 
 def _common_n(table: Mapping[str, Any], group: str) -> int | None:
