@@ -84,15 +84,17 @@ def test_the_unscored_are_in_the_cell_and_below_the_floor_there_is_no_value(judg
 
 
 def test_averages_name_their_judges(judged: dict[str, Any]) -> None:
-    [table] = average_tables(judged)
+    table, changes = average_tables(judged)
     assert "WR by openai" in table.note
     assert [column.title.split()[0] for column in table.columns] == ["WR", "SS", "TI", "Avg", "Avg"]
     assert table.rows[0].cells[0].text == "75.0"
     assert table.rows[1].cells[3].text == "too few scored"
+    assert [row.name for row in changes.rows] == ["alignx"]
+    assert changes.rows[0].cells[0].text.endswith("%")
 
 
 def test_the_terminal_has_each_measure_on_its_own_data_set(judged: dict[str, Any]) -> None:
-    _, first, second = terminal_tables(judged)
+    _, _, first, second = terminal_tables(judged)
     titles = [column.title for table in (first, second) for column in table.columns]
     assert titles == [
         "win rate\nhelpful",
