@@ -92,7 +92,10 @@ def _random_mixture(model: Any, kept: Path | None) -> tuple[Any, Any]:
         config=Stage2Config(),
     )
     if kept:
-        save_file({name: tensor.clone() for name, tensor in mocae.tensors().items()}, kept / "mocae.safetensors")
+        save_file(
+            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in mocae.tensors().items()},
+            kept / "mocae.safetensors",
+        )
         (kept / "mocae.json").write_text(json.dumps(mocae.settings()))
     return space, mocae
 
