@@ -2,8 +2,8 @@
 
     python benchmarks/judges.py --data-dir DATA --json results/judges.json
 
-DATA is a folder with the published files (docs/data.md). Trains one judge of each kind on the embedded model, a few
-thousand answers each, and prints accuracy, AUC and calibration on held-out prompts, with 95% intervals over prompts.
+DATA is a folder with the published files (docs/data.md). Trains one judge of each kind on the embedded model, on
+all answers of its file, and prints accuracy, AUC and calibration on held-out prompts, with 95% intervals over prompts.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with the published files")
     parser.add_argument("--kinds", default=",".join(FILES), help="with commas between")
-    parser.add_argument("--limit", type=int, default=6000, help="most answers of each kind")
+    parser.add_argument("--limit", type=int, default=20_000, help="most answers of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--out", type=Path, default=Path("judges"), help="where the judges are kept")
