@@ -1,4 +1,4 @@
-"""The road's commands, from a config to an answer; each a thin call to a function of `alignx.workflow`.
+"""The road's commands, from a config to an answer; each a thin call to `alignx.workflow` or `alignx.one_axis`.
 
 Heavy imports happen inside the commands, so that `--help` and typing errors answer at once.
 """
@@ -92,7 +92,7 @@ def stage1(
 ) -> None:
     """Train the expert of one axis; again for the next."""
     sizes = parse_splits(splits)
-    from alignx.workflow import add_axis, describe_data, parse_dataset, training_example
+    from alignx.one_axis import add_axis, describe_data, parse_dataset, training_example
 
     settings = {
         "columns": parse_columns(columns),

@@ -18,7 +18,7 @@ import peft  # noqa: F401
 import torch
 import transformers  # noqa: F401
 
-from alignx import workflow
+from alignx import one_axis
 from alignx.config import AxisConfig
 
 CALLS = ("replace", "unlink", "rmdir")
@@ -29,7 +29,7 @@ def train(out: Path, model: str, data: str) -> None:
     splits = {"train": 16, "mix": 8, "calibration": 8, "test": 8}
     axis = AxisConfig.model_validate({"dataset": "alpaca", "source": data, "splits": splits})
     settings = {**SETTINGS, "epochs": 2, "learning_rate": 1e-2, "checkpoint_steps": 2}
-    workflow.add_axis(out, model=model, axis="helpful", data=axis, settings=settings, finish=True)
+    one_axis.add_axis(out, model=model, axis="helpful", data=axis, settings=settings, finish=True)
 
 
 def die_at(number: int) -> list[int]:
