@@ -57,8 +57,10 @@ def _judged(run: RunDirectory) -> Mapping[str, Any] | None:
 
 
 def _judged_section(found: Mapping[str, Any]) -> Section:
+    """Headline, every measure and what the judges are worth; pairs and categories are in the figures and the report."""
     parts = judge_parts(found)
-    tables = [*average_tables(found), *(table for part in parts for table in part.tables)]
+    shown = [table for part in parts for table in part.tables if table.head == "method" or "Agreement" in table.caption]
+    tables = [*average_tables(found), *shown]
     return Section("judged", "Answers, judged", [f"{part.title}. {part.summary}" for part in parts], tables)
 
 
