@@ -1,6 +1,6 @@
 """The mixture runtime beside the bare base, PEFT and a dense mixture: speed, time to first token, memory, bytes.
 
-    python benchmarks/mixture.py [--json FILE] [--run DIR] [--shared] [--quick]
+    python benchmarks/mixture.py [--json FILE] [--run DIR] [--shared] [--quick] [--only memory]
 
 SmolLM2-135M with three LoRA experts of rank 16 (random factors under a fitted mixture; `--run` takes a finished run),
 prompts of 128 tokens, 128 new ones, greedy, no early stop. All models live in one process and take turns, in an order
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns (at least 5 for a figure to be quoted)")
     parser.add_argument("--quick", action="store_true", help="one short turn, to see that it works")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for trials on a busy machine")
-    parser.add_argument("--only", help="trials: only the speed of these models, e.g. base,alignx")
+    parser.add_argument("--only", help="only the speed of these models, e.g. base,alignx; `memory`: only peaks")
     parser.add_argument("--memory-job", choices=MEMORY_JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--mixture", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -90,7 +90,7 @@ def main() -> None:
     started = time.monotonic()
     repeats = 1 if options.quick else options.repeats
     figures: dict[str, Any] = {}
-    if not options.only:
+    if not options.only or options.only == "memory":
         # First, while this process is small: Linux counts the size of the parent at its start to a child's peak.
         with tempfile.TemporaryDirectory() as folder:
             options.mixture = Path(folder)
@@ -101,7 +101,8 @@ def main() -> None:
         figures["peak_memory"] = [
             (turn["alignx"] - turn["nothing"]) / (turn["base"] - turn["nothing"]) for turn in peaks
         ]
-    figures |= measure_speed(repeats, options)
+    if options.only != "memory":
+        figures |= measure_speed(repeats, options)
     document = {
         key: {"value": median(figures[key]), "repeats": figures[key], "target": f"{sign} {target:g}"}
         for key, (sign, target) in TARGETS.items()
@@ -113,7 +114,9 @@ def main() -> None:
     show(document, figures)
     print(f"benchmark_seconds = {time.monotonic() - started:.0f}")
     if options.json:
-        options.json.write_text(json.dumps(document, indent=2) + "\n")
+        # A part measured alone leaves the other figures in the file as they are.
+        before = json.loads(options.json.read_text()) if options.only and options.json.is_file() else {}
+        options.json.write_text(json.dumps(before | document, indent=2) + "\n")
 
 
 def measure_speed(repeats: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -61,6 +61,12 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
         f"Every axis's weight was turned from {first} to {last} while the others stayed at 1, on test prompts "
         f"({counts}), by the likelihood judge. An axis's gain is read on its own prompts, its cost on the others'."
     ]
+    for axis, n in metrics.get("measurable", {}).items():
+        if metrics["measure"][axis] == "minus_loss" and n < metrics["n"][axis]:
+            found.append(
+                f"{axis} is read by its loss: only {n} of its {metrics['n'][axis]} prompts can give the figure that it "
+                "is judged by, too few to say anything."
+            )
     for axis, dial in metrics["dials"].items():
         found.append(_dial_sentence(axis, dial, MEASURES[metrics["measure"][axis]]))
     found += _rival_sentences(metrics)

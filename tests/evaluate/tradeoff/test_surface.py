@@ -81,6 +81,15 @@ def test_a_dial_that_moves_nothing_has_no_correlation():
     assert found["rivals"]["rival"]["gap"] == 0
 
 
+@pytest.mark.parametrize(("given", "measure"), [(1, "minus_loss"), (2, "safe_margin"), (8, "safe_margin")])
+def test_a_measure_that_under_a_quarter_of_the_prompts_can_give_is_not_an_axiss_own(given, measure):
+    prompts = [PromptScore(1.0, safe_margin=0.2 if n < given else None) for n in range(8)]
+    sweep = Sweep(["a"], ["a"] * 8, {"base": prompts, "rest": prompts}, {"a": "safe_preferred"})
+    assert sweep.measurable() == {"a": given}
+    assert sweep.measure_names() == {"a": measure}
+    assert sweep.measures("a").shape == (2, 8 if measure == "minus_loss" else given)
+
+
 def test_an_axis_without_the_answers_of_its_measure_is_read_by_its_loss():
     scores = {name: [PromptScore(1.0, mc2=0.5), PromptScore(2.0)] for name in ("base", "rest")}
     sweep = Sweep(["a", "b"], ["a", "b"], scores, {"a": "mc1", "b": "safe_preferred"})

@@ -24,6 +24,8 @@ MEASURE_OF = {
     "loss": "minus_loss",
     "win_rate": "minus_loss",
 }
+# An axis's own measure must be had by this share of its prompts: what a handful says is noise, and not about the rest.
+MEASURED_SHARE = 0.25
 # The time of an exact volume grows with the power of the axes: fewer draws do, and beyond a few axes none is taken.
 _VOLUME_DRAWS = 500
 _DRAWN_VOLUME_AXES = 3
@@ -56,12 +58,18 @@ class Sweep:
         return list(self.scores)
 
     def measure_names(self) -> dict[str, str]:
-        """Axis -> its continuous measure; that of an axis whose prompts cannot give it is minus its loss."""
-        found = {}
-        for axis in self.axes:
-            wanted = MEASURE_OF[self.metric[axis]]
-            found[axis] = wanted if self._column(axis, wanted).size else "minus_loss"
-        return found
+        """Axis -> its continuous measure; minus its loss where under a quarter of its prompts can give that."""
+        given = self.measurable()
+        return {
+            axis: MEASURE_OF[self.metric[axis]]
+            if n and n >= MEASURED_SHARE * self.axis_of.count(axis)
+            else "minus_loss"
+            for axis, n in given.items()
+        }
+
+    def measurable(self) -> dict[str, int]:
+        """Axis -> how many of its prompts can give the measure of the figure it is judged by."""
+        return {axis: self._column(axis, MEASURE_OF[self.metric[axis]]).shape[1] for axis in self.axes}
 
     def measures(self, axis: str) -> Array:
         """(S, n) the axis's own measure on its own prompts that can give it."""
@@ -115,9 +123,10 @@ def surface(sweep: Sweep, roles: Roles, *, n_draws: int, seed: int) -> dict[str,
     """Figures of a sweep, for json.
 
     Returns:
-        `measure`, `n`, `range` (axis -> worst and best over swept and fixed mixtures; the scale of all normalised
-        values), `settings` (name -> by axis `measure`, `normalised`, `loss`, `headline`; and `front`), `dials`,
-        `rivals`, and `volume` (none with more than four axes).
+        `measure`, `measurable` (axis -> prompts that can give the measure of its figure), `n`, `range` (axis -> worst
+        and best over swept and fixed mixtures; the scale of all normalised values), `settings` (name -> by axis
+        `measure`, `normalised`, `loss`, `headline`; and `front`), `dials`, `rivals`, and `volume` (none with more than
+        four axes).
     """
     by_axis = [sweep.measures(axis) for axis in sweep.axes]
     means = np.stack([values.mean(axis=1) for values in by_axis], axis=1)  # (S, m)
@@ -135,6 +144,7 @@ def surface(sweep: Sweep, roles: Roles, *, n_draws: int, seed: int) -> dict[str,
     front = dict(zip(roles.swept, pareto_front(points[swept]).tolist(), strict=True))
     return {
         "measure": sweep.measure_names(),
+        "measurable": sweep.measurable(),
         "n": {axis: values.shape[1] for axis, values in zip(sweep.axes, by_axis, strict=True)},
         "range": {axis: [float(low[at]), float(low[at] + span[at])] for at, axis in enumerate(sweep.axes)},
         "settings": _settings(sweep, means, points, front),
