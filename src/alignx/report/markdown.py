@@ -51,7 +51,8 @@ def section_blocks(section: Section) -> list[str]:
         if isinstance(block, Table):
             blocks.append(table_block(block))
         elif isinstance(block, SideBySide):
-            blocks += [f"### {escape_inline(block.title)}", "\n".join(f"- {escape_inline(one)}" for one in block.about)]
+            about = ["\n".join(f"- {escape_inline(one)}" for one in block.about)] if block.about else []
+            blocks += [f"### {escape_inline(block.title)}", *about]
             for label, text in block.texts:
                 blocks += [f"{escape_inline(label)}:", fenced(text)]
         else:
