@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from alignx.errors import AlignXError
 from alignx.evaluate.trained.train import TrainingOptions, train_judge
 from alignx.runs.environment import processor_name
 
@@ -51,8 +52,14 @@ def main() -> None:
     given = parser.parse_args()
     options = TrainingOptions(model=given.model, limit=given.limit, seed=given.seed)
     found: dict[str, Any] = {"processor": processor_name(), "cores": os.cpu_count(), "model": given.model, "judges": {}}
+    unknown = set(given.kinds.split(",")) - FILES.keys()
+    if unknown:
+        parser.error(f"--kinds {given.kinds}: unknown {', '.join(sorted(unknown))}; give some of {', '.join(FILES)}")
     for kind in given.kinds.split(","):
-        figures = measure(kind, given.data_dir / FILES[kind], given.out, options)
+        try:
+            figures = measure(kind, given.data_dir / FILES[kind], given.out, options)
+        except AlignXError as error:
+            parser.error(str(error))
         found["judges"][kind] = figures
         held = figures["held_out"]
         print(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignx.config import RunConfig
 from alignx.errors import AlignXError, ArtifactError
 from alignx.evaluate.ablation.pipeline import ABLATE
 from alignx.evaluate.cost import read_cost
@@ -81,14 +82,14 @@ def publish(run: RunDirectory, name: str, section: str, root: Path) -> None:
         AlignXError: the run cannot be read, or has nothing for the section.
         ValueError: RESULTS.md has no such part.
     """
-    published = SECTIONS[section]
+    published, config = SECTIONS[section], run.read_config()
     found = published.read(run)
     shown = published.show(found) if found else None
     if found is None or shown is None:
         raise ArtifactError(f"{run.root}: nothing to publish as `{section}`; run `{published.command}` first")
     results, part = root / "RESULTS.md", f"{name}-{section}"
     begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
-    body = "\n\n".join([_facts(run, found, name), *section_blocks(shown)[1:]])
+    body = "\n\n".join([_facts(config, found, name), *section_blocks(shown)[1:]])
     text, replaced = re.subn(
         f"{re.escape(begin)}.*?{re.escape(end)}",
         lambda _: f"{begin}\n\n{body}\n\n{end}",
@@ -101,8 +102,8 @@ def publish(run: RunDirectory, name: str, section: str, root: Path) -> None:
     write_text(results, text)
 
 
-def _facts(run: RunDirectory, found: Mapping[str, Any], name: str) -> str:
-    config, environment = run.read_config(), found["environment"]
+def _facts(config: RunConfig, found: Mapping[str, Any], name: str) -> str:
+    environment = found["environment"]
     seeds = found.get("seeds") or [found.get("seed", config.seed)]
     return (
         f"Commit `{environment['commit']}`, config `configs/{name}.yaml`, model `{config.model}`, "
