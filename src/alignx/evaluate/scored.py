@@ -126,6 +126,7 @@ def judge_own_models(scores: Scores, sources: dict[str, str], lazy: LazyBase) ->
 
     def score(name: str) -> list[Judgement]:
         install = COMPARATORS[name].installed
+        precision = scores.config.evaluate.precision if COMPARATORS[name].autocast else "float32"
         if install is None:
             raise ValueError(f"{name} runs behind gates; score it with judge_methods")
         targets = [LikelihoodItem(item.example, [item.target], [], {}) for item in scores.items]
@@ -134,7 +135,7 @@ def judge_own_models(scores: Scores, sources: dict[str, str], lazy: LazyBase) ->
                 model,
                 [item.target for item in targets],
                 batch_size=scores.config.evaluate.batch_size,
-                precision=scores.config.evaluate.precision,
+                precision=precision,
                 description=f"score {name}",
             )
         return [judge(name, item, one) for item, one in zip(targets, log_probs, strict=True)]

@@ -20,7 +20,7 @@ from alignx.runs import RunDirectory
 from alignx.runs.files import read_json, read_jsonl, read_tensors
 from alignx.stage1.experts import shared_updates
 from alignx.stage1.full import read_full_updates
-from alignx.stage2.pipeline import target_items
+from alignx.stage2.pipeline import run_stage2, target_items
 
 OWN = ("x-lora", "arrow", "dense-mixture")
 
@@ -180,3 +180,18 @@ def test_every_name_of_the_config_is_in_the_registry():
 def test_an_unknown_or_unfit_comparator_is_refused(made, capsys):
     _, run, _ = made
     assert "did you mean `x-lora`" in refused(capsys, "evaluate", str(run.root), "--comparators", "xlora")
+
+
+def test_scored_in_bf16_they_are_near_their_float32_rows(made, tmp_path):
+    """PEFT's Arrow layer fails under autocast, so it is scored in float32 all the same."""
+    config, run, _ = made
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.root, copy.root)
+    evaluate = config.evaluate.model_copy(update={"precision": "bf16"})
+    config = config.model_copy(update={"evaluate": evaluate})
+    run_stage2(config, copy)
+    run_evaluate(config, copy)
+    for name in OWN:
+        assert _scored(copy, name) == pytest.approx(_scored(run, name), rel=5e-2)
+    assert _scored(copy, "arrow") == _scored(run, "arrow")
+    assert _scored(copy, "x-lora") != _scored(run, "x-lora")

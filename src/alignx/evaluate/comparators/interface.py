@@ -26,6 +26,7 @@ class Comparator:
         made_from: fingerprint of what its scores depend on, besides the prompts; empty while it is not made or stale.
             None where `methods.sources` says it, because the comparator runs behind gates like the mixture itself.
         installed: the base with the comparator in place, for scoring; the base is bit-equal afterwards. None as above.
+        autocast: whether it can run under bf16 autocast; else it is scored in float32 whatever the others are.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Comparator:
     make: Make
     made_from: Callable[[RunConfig, RunDirectory], str] | None = None
     installed: Install | None = None
+    autocast: bool = True
 
 
 @dataclass(frozen=True)
