@@ -7,7 +7,6 @@ some runs have (`alignx evaluate RUN --comparators ...`) have tables of their ow
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from alignx.errors import AlignXError
 from alignx.evaluate.pooled import pool, read_seeds
-from alignx.report.markdown import table_block
+from alignx.report.markdown import table_block, with_part
 from alignx.report.pooled import by_seed_table, calibration_by_seed_table, calibration_versus_table, partial_tables
 from alignx.report.summary import takeaways
 from alignx.report.tables import (
@@ -40,15 +39,7 @@ def publish(runs: list[Path], name: str, root: Path) -> None:
     seeds = read_seeds([RunDirectory(run) for run in runs])
     pooled = pool(seeds)
     results = root / "RESULTS.md"
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    text, replaced = re.subn(
-        f"{re.escape(begin)}.*?{re.escape(end)}",
-        lambda _: f"{begin}\n\n{_block(pooled, name)}\n\n{end}",
-        results.read_text(encoding="utf-8"),
-        flags=re.DOTALL,
-    )
-    if replaced != 1:
-        raise ValueError(f"{results} needs the lines `{begin}` and `{end}` once")
+    text = with_part(results, name, _block(pooled, name))
     write_json(root / "results" / f"{name}.json", pooled)
     write_jsonl(root / "results" / f"{name}.prompts.jsonl", [row for seed in seeds for row in seed.rows])
     write_text(results, text)

@@ -6,7 +6,6 @@ Each section stands between its own markers (`<!-- small-dial: begin -->`), its 
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from alignx.evaluate.variability import read_variability
 from alignx.report.ablation import ablation_section
 from alignx.report.cost import cost_section
 from alignx.report.judges import average_tables, judge_parts
-from alignx.report.markdown import section_blocks
+from alignx.report.markdown import section_blocks, with_part
 from alignx.report.probe import probe_section
 from alignx.report.section import Section
 from alignx.report.tradeoff_section import tradeoff_section
@@ -87,17 +86,9 @@ def publish(run: RunDirectory, name: str, section: str, root: Path) -> None:
     shown = published.show(found) if found else None
     if found is None or shown is None:
         raise ArtifactError(f"{run.root}: nothing to publish as `{section}`; run `{published.command}` first")
-    results, part = root / "RESULTS.md", f"{name}-{section}"
-    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
+    results = root / "RESULTS.md"
     body = "\n\n".join([_facts(config, found, name), *section_blocks(shown)[1:]])
-    text, replaced = re.subn(
-        f"{re.escape(begin)}.*?{re.escape(end)}",
-        lambda _: f"{begin}\n\n{body}\n\n{end}",
-        results.read_text(encoding="utf-8"),
-        flags=re.DOTALL,
-    )
-    if replaced != 1:
-        raise ValueError(f"{results} needs the lines `{begin}` and `{end}` once")
+    text = with_part(results, f"{name}-{section}", body)
     write_json(root / "results" / f"{name}.{section}.json", found)
     write_text(results, text)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from alignx.report.answers import AnswerGroup
 from alignx.report.contents import Contents, EvaluationPart
@@ -64,6 +65,22 @@ def render_sections(title: str, lead: str, sections: Iterable[Section]) -> str:
     """A page that is sections only; ends with a newline."""
     blocks = [f"# {escape_inline(title)}", *([escape_inline(lead)] if lead else [])]
     return "\n\n".join([*blocks, *(block for section in sections for block in section_blocks(section))]) + "\n"
+
+
+def with_part(path: Path, name: str, body: str) -> str:
+    """A file's text with what stands between `<!-- name: begin -->` and `<!-- name: end -->` replaced.
+
+    Raises:
+        ValueError: the file does not have both lines, once each.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+    found, replaced = re.subn(
+        pattern, lambda _: f"{begin}\n\n{body}\n\n{end}", path.read_text("utf-8"), flags=re.DOTALL
+    )
+    if replaced != 1:
+        raise ValueError(f"{path} needs the lines `{begin}` and `{end}` once")
+    return found
 
 
 def escape_inline(text: str) -> str:
