@@ -35,6 +35,13 @@ def test_the_sentences_follow_the_figures():
     assert "Against the joint LoRA it is \N{MINUS SIGN}1.0% (not distinguishable)" in text
 
 
+@pytest.mark.parametrize(("n", "said"), [(1, True), (6, False)])
+def test_an_axis_that_is_read_by_its_loss_for_want_of_prompts_says_so(n, said):
+    metrics = make_sweep(AXES) | {"measurable": {"helpful": 6, "harmless": n, "honest": 6}}
+    metrics["measure"]["harmless"] = "minus_loss"
+    assert ("harmless is read by its loss: only 1 of its 6 prompts" in " ".join(sentences(metrics))) == said
+
+
 def test_tables_name_every_rival_and_preset():
     metrics = make_sweep(AXES)
     dial, cost, place, rivals = tradeoff_tables(metrics)

@@ -147,7 +147,7 @@ class EvaluateConfig(StrictModel):
     )
     bootstrap_draws: int = Field(2000, ge=100)
     calibration_bins: int = Field(15, ge=1)
-    ablations: bool = Field(False, description="score the warm start and the plain router beside the mixture")
+    ablations: bool = Field(False, description="score the mixtures of best_probs and of the plain router too")
     joint: bool = Field(True, description="train and score the joint LoRA")
     joint_candidates: tuple[Candidate, ...] = Field((), description="empty: Stage 1's own rate, 1 and 2 passes")
     joint_mr: bool = Field(
