@@ -4,6 +4,7 @@ Every process runs the same code on the same inputs in the same order; the main 
 writes files. What is spread over processes (forward passes) is gathered again, so that all go on from the same values.
 """
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -83,9 +84,15 @@ def join() -> Any:
 
 
 def leave() -> None:
-    """Close the process group, where there is one; the job is done."""
+    """Close the process group, where there is one; the job is done on this process, and is waited for on the others.
+
+    A thread of the group that still holds a tensor when the interpreter ends kills the process (SIGABRT). So nothing is
+    under way when the group is closed, and what still refers to it in cycles, as a sharded model does, is freed.
+    """
     if world() > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+        gc.collect()
 
 
 def _sendable(error: Exception) -> Exception:
