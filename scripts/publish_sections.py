@@ -18,7 +18,7 @@ from alignx.evaluate.ablation.pipeline import ABLATE
 from alignx.evaluate.cost import read_cost
 from alignx.evaluate.pipeline import read_metrics
 from alignx.evaluate.probe.pipeline import read_probe
-from alignx.evaluate.tradeoff.pipeline import read_tradeoff
+from alignx.evaluate.tradeoff.pipeline import pooled_path, read_tradeoff
 from alignx.evaluate.variability import read_variability
 from alignx.report.ablation import ablation_section
 from alignx.report.cost import cost_section
@@ -49,6 +49,12 @@ def _ablations(run: RunDirectory) -> Mapping[str, Any] | None:
     return read_json(found[0]) if found else None
 
 
+def _dial(run: RunDirectory) -> Mapping[str, Any] | None:
+    """Over all seeds, where there are several; only what the run's mixture has made."""
+    alone, pooled = read_tradeoff(run), pooled_path(run)
+    return read_json(pooled) if alone is not None and pooled.is_file() else alone
+
+
 def _judged(run: RunDirectory) -> Mapping[str, Any] | None:
     metrics = read_metrics(run)
     if "judges" not in metrics:
@@ -66,7 +72,7 @@ def _judged_section(found: Mapping[str, Any]) -> Section:
 
 SECTIONS = {
     "ablations": _Published(_ablations, ablation_section, "alignx ablate RUN ..."),
-    "dial": _Published(read_tradeoff, tradeoff_section, "alignx tradeoff RUN"),
+    "dial": _Published(_dial, tradeoff_section, "alignx tradeoff RUN ..."),
     "probe": _Published(read_probe, probe_section, "alignx probe RUN --answers 10"),
     "judged": _Published(_judged, _judged_section, "alignx evaluate RUN --judges trained"),
     "cost": _Published(read_cost, cost_section, "alignx cost RUN"),

@@ -12,13 +12,15 @@ from alignx.config import COMPARATOR_NAMES, RunConfig
 from alignx.config.files import check_settings
 from alignx.errors import ConfigError
 from alignx.evaluate.ablation.pipeline import ABLATE, AblationOptions, run_ablation
-from alignx.evaluate.ablation.pooled import check_poolable, pool
+from alignx.evaluate.ablation.pooled import pool
 from alignx.evaluate.comparison import compare_runs
 from alignx.evaluate.cost import CostOptions, run_cost
 from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging, verdicts_path
 from alignx.evaluate.pipeline import TEST, run_evaluate
 from alignx.evaluate.probe.pipeline import ProbeOptions, run_probe
+from alignx.evaluate.seeds import check_poolable
 from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
+from alignx.evaluate.tradeoff.pooled import dial_step, pool_tradeoffs
 from alignx.evaluate.trained.check import Check, CheckOptions, check_judge
 from alignx.evaluate.variability import run_variability
 from alignx.mixture.showcase import run_showcase
@@ -124,14 +126,37 @@ def probe(out: Path, options: ProbeOptions) -> dict[str, Any]:
         return metrics
 
 
-def tradeoff(out: Path, *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT_RESOLUTION) -> dict[str, Any] | None:
-    """Sweep a run's dial; see `run_tradeoff`. A run that was evaluated has its report written anew."""
-    config = RunDirectory(out).read_config()
-    with writing(out) as run:
-        metrics = run_tradeoff(config, run, limit=limit, resolution=resolution)
-        if metrics is not None and (run.evaluation_folder(TEST) / "metrics.json").is_file():
-            write_report(run)
-        return metrics
+def tradeoff(
+    outs: Sequence[Path], *, limit: int = DEFAULT_LIMIT, resolution: int = DEFAULT_RESOLUTION
+) -> dict[str, Any] | None:
+    """Sweep the dial of a run, or of several that differ in seed; see `run_tradeoff` and `pool_tradeoffs`.
+
+    Runs that were evaluated have their reports written anew. Several are swept along dials of the same weights: the
+    widest that any of them needs.
+
+    Raises:
+        ConfigError: the runs cannot be pooled.
+        AlignXError: a run is not finished.
+    """
+    runs = [RunDirectory(out) for out in outs]
+    configs = [run.read_config() for run in runs]
+    check_poolable(configs, outs)
+
+    def swept(at: int, step: float | None) -> dict[str, Any] | None:
+        with writing(outs[at]) as run:
+            metrics = run_tradeoff(configs[at], run, limit=limit, resolution=resolution, step=step)
+            if metrics is not None and (run.evaluation_folder(TEST) / "metrics.json").is_file():
+                write_report(run)
+            return metrics
+
+    found = [swept(at, None) for at in range(len(runs))]
+    if len(runs) == 1 or found[0] is None:
+        return found[0]
+    steps = [dial_step(metrics) for metrics in found if metrics is not None]
+    for at, step in enumerate(steps):
+        if step < max(steps):
+            swept(at, max(steps))
+    return pool_tradeoffs(runs)
 
 
 def ablate(outs: Sequence[Path], options: AblationOptions) -> dict[str, Any]:
@@ -143,7 +168,7 @@ def ablate(outs: Sequence[Path], options: AblationOptions) -> dict[str, Any]:
     """
     runs = [RunDirectory(out) for out in outs]
     configs = [run.read_config() for run in runs]
-    check_poolable(configs, outs)
+    check_poolable(configs, outs, otherwise="compare other settings with --beside")
     if options.beside and len(outs) > 1:
         raise ConfigError("--beside compares with one run; give one RUN, or leave --beside out")
     for config, run in zip(configs, runs, strict=True):

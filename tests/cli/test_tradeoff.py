@@ -13,9 +13,11 @@ from alignx.cli import run
 from alignx.config import RunConfig
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.evaluate.tradeoff.pipeline import read_tradeoff, run_tradeoff
+from alignx.evaluate.tradeoff.settings import dial_values
 from alignx.runs import RunDirectory
 from alignx.runs.files import read_jsonl
-from alignx.stage2.pipeline import make_merge
+from alignx.stage1.pipeline import run_stage1
+from alignx.stage2.pipeline import make_merge, run_stage2
 from refusals import refused
 
 Finished = Callable[[str], tuple[RunConfig, RunDirectory]]
@@ -168,6 +170,35 @@ def test_a_sweep_of_another_mixture_is_left_out_of_the_report(
     assert run(["inspect", str(root), "--json"]) == 0
     artifacts = {one["name"]: one["state"] for one in json.loads(capsys.readouterr().out)["artifacts"]}
     assert artifacts["trade-off"] == "stale"
+
+
+@pytest.mark.timeout(300)
+def test_seeds_are_pooled_along_the_widest_dial_that_any_needs(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = without_report(swept, tmp_path / "one"), tmp_path / "two"
+    config, directory = RunDirectory(one).read_config().model_copy(update={"seed": 1}), RunDirectory(two)
+    run_stage1(config, directory)
+    run_stage2(config, directory)
+    run_evaluate(config, directory)
+    make_merge(config, directory, "ties")
+    needed = iter([4.0, 8.0])
+    monkeypatch.setattr("alignx.evaluate.tradeoff.pipeline._dial_values", lambda *_: dial_values(next(needed)))
+    assert run(["tradeoff", str(one), str(two), "--limit", "4", "--resolution", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "seeds 0 and 1 together" in printed and "pooled.json" in printed
+    pooled = json.loads((one / "eval/tradeoff/pooled.json").read_text(encoding="utf-8"))
+    alone = [figures(root) for root in (one, two)]
+    assert pooled["seeds"] == [0, 1] and pooled["n"] == dict.fromkeys(AXES, 8)
+    for axis, dial in pooled["dials"].items():
+        assert dial["values"] == list(dial_values(8.0)) == alone[0]["dials"][axis]["values"]
+        assert dial["spearman_by_seed"] == [found["dials"][axis]["spearman"] for found in alone]
+        ends = [found["dials"][axis]["highest"] for found in alone]
+        assert dial["highest"] == pytest.approx(sum(ends) / 2) and ends[0] != ends[1]
+    monkeypatch.undo()
+    assert "give runs of different seeds" in refused(capsys, "tradeoff", str(one), str(one))
+    assert run(["tradeoff", str(one), "--limit", "4", "--resolution", "3"]) == 0
+    assert not (one / "eval/tradeoff/pooled.json").exists()  # it spoke of another sweep
 
 
 def test_one_axis_has_nothing_to_trade(

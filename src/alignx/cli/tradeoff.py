@@ -1,15 +1,18 @@
 """`alignx tradeoff`: what each turn of the dial gains and costs."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from alignx.cli.app import RunArgument, app
+from alignx.cli.app import app
 
 
 @app.command()
 def tradeoff(
-    run: RunArgument,
+    runs: Annotated[
+        list[Path], typer.Argument(help="Finished run, or several of one config and different seeds.", metavar="RUN...")
+    ],
     limit: Annotated[
         int, typer.Option(help="Most test prompts of an axis; a smaller number's are among a larger one's.", min=1)
     ] = 40,
@@ -24,11 +27,12 @@ def tradeoff(
     from alignx.cli.show import show_tradeoff
     from alignx.workflow import tradeoff as sweep
 
-    metrics = sweep(run, limit=limit, resolution=resolution)
+    metrics = sweep(runs, limit=limit, resolution=resolution)
+    first = runs[0]
     if metrics is None:
-        typer.echo(f"{run} has one axis, so there is nothing to trade; its only dial is --strength")
+        typer.echo(f"{first} has one axis, so there is nothing to trade; its only dial is --strength")
         return
     show_tradeoff(metrics)
-    typer.echo(f"figures: {run / 'eval' / 'tradeoff' / 'metrics.json'}")
-    report = run / "report.html"
-    typer.echo(f"pictures: {report}" if report.is_file() else f"pictures: after `alignx evaluate {run}`")
+    typer.echo(f"figures: {first / 'eval' / 'tradeoff' / ('metrics.json' if len(runs) == 1 else 'pooled.json')}")
+    report = first / "report.html"
+    typer.echo(f"pictures: {report}" if report.is_file() else f"pictures: after `alignx evaluate {first}`")

@@ -59,7 +59,8 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
     first, last = (factor_label(metrics["dials"][metrics["axes"][0]]["values"][at]) for at in (0, -1))
     found = [
         f"Every axis's weight was turned from {first} to {last} while the others stayed at 1, on test prompts "
-        f"({counts}), by the likelihood judge. An axis's gain is read on its own prompts, its cost on the others'."
+        f"({counts}{_of_seeds(metrics)}), by the likelihood judge. An axis's gain is read on its own prompts, its cost "
+        "on the others'."
     ]
     for axis, n in metrics.get("measurable", {}).items():
         if metrics["measure"][axis] == "minus_loss" and n < metrics["n"][axis]:
@@ -75,7 +76,7 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
 
 def dial_table(metrics: Mapping[str, Any]) -> Table:
     """Each axis's own measure along its dial."""
-    rows = []
+    rows, by_seed = [], len(metrics.get("seeds", ())) > 1
     first, last = (factor_label(next(iter(metrics["dials"].values()))["values"][at]) for at in (0, -1))
     for axis, dial in metrics["dials"].items():
         shares = [
@@ -89,10 +90,12 @@ def dial_table(metrics: Mapping[str, Any]) -> Table:
             Cell(number(dial["highest"])),
             Cell(_signed(dial["gain"]), _between(dial["gain_interval"])),
             Cell(_maybe(dial["spearman"], 2), _between(dial["spearman_interval"], 2)),
+            *([Cell(", ".join(_maybe(one, 2) for one in dial["spearman_by_seed"]))] if by_seed else []),
             Cell(_maybe(dial["spearman_of_loss"], 2)),
         )
         rows.append(Row(axis, axis, cells))
-    titles = ("share of its expert", f"at {first}", "at rest", f"at {last}", "change", "Spearman", "Spearman, loss")
+    correlations = ("Spearman", *(["Spearman, seed by seed"] if by_seed else []), "Spearman, loss")
+    titles = ("share of its expert", f"at {first}", "at rest", f"at {last}", "change", *correlations)
     return Table(
         "Each axis's own measure along its dial, on its own prompts (higher is better)",
         "axis",
@@ -196,6 +199,11 @@ def best_fixed(metrics: Mapping[str, Any]) -> str:
 
 def _normalised(metrics: Mapping[str, Any], name: str) -> list[float]:
     return [metrics["settings"][name]["axes"][axis]["normalised"] for axis in metrics["axes"]]
+
+
+def _of_seeds(metrics: Mapping[str, Any]) -> str:
+    seeds = metrics.get("seeds", ())
+    return f"; seeds {listed([str(seed) for seed in seeds])} together" if len(seeds) > 1 else ""
 
 
 def _dial_sentence(axis: str, dial: Mapping[str, Any], measure: str) -> str:

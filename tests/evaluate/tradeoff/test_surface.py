@@ -98,3 +98,25 @@ def test_an_axis_without_the_answers_of_its_measure_is_read_by_its_loss():
     np.testing.assert_array_equal(sweep.measures("b"), [[-2.0], [-2.0]])
     with pytest.raises(ValueError, match="a score for every prompt"):
         Sweep(["a"], ["a", "a"], {"x": [PromptScore(1.0)]}, {"a": "loss"})
+
+
+def test_rows_of_one_prompt_are_drawn_together():
+    """Two seeds on the same prompts, which agree: no surer than one of them."""
+    rng = np.random.default_rng(0)
+    losses = {name: rng.normal(2, 1, size=12) for name in ("low", "rest", "high")}
+    axis_of, prompts = ["a"] * 6 + ["b"] * 6, [f"p{n}" for n in range(12)]
+    along = ["low", "rest", "high"]
+    roles = Roles({"a": along, "b": along[::-1]}, (0.5, 1.0, 2.0), swept=along, fixed=[], rivals=["rest"])
+
+    def figures(times, prompt_of):
+        scores = {name: [PromptScore(float(one)) for one in [*of] * times] for name, of in losses.items()}
+        sweep = Sweep(["a", "b"], axis_of * times, scores, {"a": "loss", "b": "loss"}, prompt_of)
+        return surface(sweep, roles, n_draws=200, seed=0)
+
+    once, twice, apart = figures(1, prompts), figures(2, prompts * 2), figures(2, [])
+    for axis in ("a", "b"):
+        assert twice["dials"][axis]["gain_interval"] == pytest.approx(once["dials"][axis]["gain_interval"])
+        assert np.ptp(apart["dials"][axis]["gain_interval"]) < np.ptp(once["dials"][axis]["gain_interval"])
+    assert twice["rivals"]["rest"]["held_out"] == pytest.approx(once["rivals"]["rest"]["held_out"])
+    with pytest.raises(ValueError, match="every row must have a prompt"):
+        Sweep(["a"], ["a"], {"x": [PromptScore(1.0)]}, {"a": "loss"}, ["p", "q"])

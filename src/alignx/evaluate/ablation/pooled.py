@@ -1,11 +1,8 @@
 """Several runs of one config that differ in seed: one table, figures a seed and over all."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from alignx.config import RunConfig
-from alignx.errors import ConfigError
 from alignx.evaluate.ablation.figures import RowPrompt
 from alignx.evaluate.ablation.pipeline import ABLATE, metrics_of, read_ablation, read_ablation_rows
 from alignx.runs.directory import RunDirectory
@@ -13,27 +10,6 @@ from alignx.runs.environment import describe_environment
 from alignx.runs.files import write_json
 
 POOLED = "pooled.json"
-
-
-def check_poolable(configs: Sequence[RunConfig], roots: Sequence[Path]) -> None:
-    """Refuse runs that differ in more than their seed (and with it their splits' salt).
-
-    Raises:
-        ConfigError: two runs have one seed, or other settings.
-    """
-    seen: dict[int, Path] = {}
-    first = _without_seed(configs[0])
-    for config, root in zip(configs, roots, strict=True):
-        if config.seed in seen:
-            raise ConfigError(
-                f"{root}: has seed {config.seed}, as {seen[config.seed]}; give runs of different seeds, or compare "
-                "other settings with --beside"
-            )
-        seen[config.seed] = root
-        if _without_seed(config) != first:
-            raise ConfigError(
-                f"{root}: its settings differ from those of {roots[0]} in more than the seed; compare it with --beside"
-            )
 
 
 def pool(runs: Sequence[RunDirectory]) -> dict[str, Any]:
@@ -55,7 +31,3 @@ def pool(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     metrics["environment"] = describe_environment()
     write_json(runs[0].evaluation_folder(ABLATE) / POOLED, metrics)
     return metrics
-
-
-def _without_seed(config: RunConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"seed", "salt", "showcase"})

@@ -1,6 +1,7 @@
 """`alignx tradeoff`, start to end: sweep the dial over a run's test prompts, score every setting, keep the figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,13 @@ from alignx.config import RunConfig
 from alignx.data.example import Example
 from alignx.data.prepare import read_splits
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
-from alignx.evaluate.likelihood import CHAT, likelihood_items
+from alignx.evaluate.likelihood import likelihood_items
 from alignx.evaluate.methods import ALIGNX, methods, sources
+from alignx.evaluate.tradeoff.figures import swept_settings, tradeoff_figures
 from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer, mean_scores
-from alignx.evaluate.tradeoff.settings import (
-    Setting,
-    dial_settings,
-    grid_settings,
-    preset_settings,
-    static_settings,
-    wide_enough,
-)
-from alignx.evaluate.tradeoff.surface import Roles, Sweep, surface
+from alignx.evaluate.tradeoff.settings import Setting, dial_values, wide_enough
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
-from alignx.models.precision import resolved_precision
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
@@ -48,6 +41,7 @@ def run_tradeoff(
     *,
     limit: int = DEFAULT_LIMIT,
     resolution: int = DEFAULT_RESOLUTION,
+    step: float | None = None,
     lazy: LazyBase | None = None,
 ) -> dict[str, Any] | None:
     """Sweep the dial and score every setting with the likelihood judge.
@@ -57,6 +51,7 @@ def run_tradeoff(
         run: a run directory whose Stage 2 is finished.
         limit: most test prompts of an axis, drawn by hash order.
         resolution: steps along an edge of the grid over the simplex.
+        step: factor between neighbouring weights of a dial; none: the narrowest that is `wide_enough`.
         lazy: the base; none loads its own.
 
     Returns:
@@ -80,8 +75,8 @@ def run_tradeoff(
     joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
     folder = run.evaluation_folder(TRADEOFF)
     routing = mocae.route(signatures)
-    values = _dial_values(mocae, routing, examples)
-    settings = _settings(config, values, resolution)
+    values = dial_values(step) if step else _dial_values(mocae, routing, examples)
+    settings = swept_settings(config, values, resolution)
     with install_experts(config, run, base, also=also) as gated:
         trained = _trained(run, gated)
         scorer = Scorer(config, base, gated, trained, items, folder / "scores.jsonl")
@@ -95,11 +90,28 @@ def run_tradeoff(
         scores = {name: mean_scores(repeats) for name, repeats in rivals.items()}
         scores |= {mixture.name: scorer.scores(mixture) for mixture in swept}
     shares = {setting.name: _mean_shares(setting, mocae, routing, examples) for setting in settings}
-    metrics = _metrics(config, run, values, settings, scores, shares, [example.axis for example in examples])
-    metrics |= {"limit": limit, "resolution": resolution}
-    write_jsonl(folder / "settings.jsonl", _rows(metrics))
+    metrics = tradeoff_figures(
+        config,
+        values,
+        settings,
+        scores,
+        shares,
+        axis_of=[example.axis for example in examples],
+        prompt_of=[example.prompt_hash for example in examples],
+    )
+    known = sources(config, run)
+    metrics |= {
+        "made_from": {name: known[name] for name in (ALIGNX, *rivals) if name in known},
+        "environment": describe_environment(),
+        "limit": limit,
+        "resolution": resolution,
+    }
+    rows = folder / "settings.jsonl"
+    write_jsonl(rows, _rows(metrics))
+    write_jsonl(score_rows_path(run), _score_rows(config.seed, examples, scores))
     write_json(tradeoff_path(run), metrics)
-    run.mark_done(TRADEOFF, {}, folder / "settings.jsonl", tradeoff_path(run))
+    run.mark_done(TRADEOFF, {}, rows, score_rows_path(run), tradeoff_path(run))
+    pooled_path(run).unlink(missing_ok=True)  # of other sweeps than this one
     return metrics
 
 
@@ -122,6 +134,16 @@ def read_tradeoff(run: RunDirectory) -> dict[str, Any] | None:
 def tradeoff_path(run: RunDirectory) -> Path:
     """Where the figures of a run's trade-off lie."""
     return run.evaluation_folder(TRADEOFF) / "metrics.json"
+
+
+def score_rows_path(run: RunDirectory) -> Path:
+    """Where every setting's score of every prompt lies."""
+    return run.evaluation_folder(TRADEOFF) / "prompts.jsonl"
+
+
+def pooled_path(run: RunDirectory) -> Path:
+    """Where the figures of several seeds lie, in the first one's run."""
+    return run.evaluation_folder(TRADEOFF) / "pooled.json"
 
 
 def tradeoff_is_current(run: RunDirectory) -> bool:
@@ -167,18 +189,6 @@ def _dial_values(mocae: Mocae, routing: Routing, examples: Sequence[Example]) ->
     return wide_enough(own_share, mocae.axes)
 
 
-def _settings(config: RunConfig, values: Sequence[float], resolution: int) -> list[Setting]:
-    axes = list(config.axes)
-    along = [setting for settings in dial_settings(axes, values).values() for setting in settings]
-    found = [
-        *along,
-        *grid_settings(axes, resolution),
-        *preset_settings(axes, config.presets),
-        *static_settings(axes, resolution),
-    ]
-    return list({setting.name: setting for setting in found}.values())
-
-
 def _mixture(
     setting: Setting,
     mocae: Mocae,
@@ -219,56 +229,15 @@ def _mean_shares(
     }
 
 
-def _metrics(
-    config: RunConfig,
-    run: RunDirectory,
-    values: Sequence[float],
-    settings: Sequence[Setting],
-    scores: Mapping[str, Sequence[PromptScore]],
-    shares: Mapping[str, Mapping[str, Mapping[str, float]]],
-    axis_of: Sequence[str],
-) -> dict[str, Any]:
-    axes = list(config.axes)
-    metric = {axis: str(axis_config.judged_by) for axis, axis_config in config.axes.items()}
-    by_kind = {kind: [one.name for one in settings if one.kind == kind] for kind in ("dial", "grid", "static")}
-    made = {setting.name for setting in settings}
-    rivals = [name for name in scores if name not in made]
-    roles = Roles(
-        dials={axis: [one.name for one in along] for axis, along in dial_settings(axes, values).items()},
-        values=values,
-        swept=[*by_kind["dial"], *by_kind["grid"]],
-        fixed=by_kind["static"],
-        rivals=[*rivals, *by_kind["static"]],
-    )
-    found = surface(
-        Sweep(axes, axis_of, scores, metric), roles, n_draws=config.evaluate.bootstrap_draws, seed=config.seed
-    )
-    for setting in settings:
-        found["settings"][setting.name] |= {
-            "kind": setting.kind,
-            "axis": setting.axis,
-            "weights": dict(setting.dial.weights),
-            "floors": dict(setting.dial.floors),
-            "strength": setting.dial.strength,
-            "mean_pi": shares[setting.name],
-        }
-    for name in rivals:
-        found["settings"][name] |= {"kind": "method"}
-    used, known = [ALIGNX, *rivals], sources(config, run)
-    return {
-        "axes": axes,
-        "judge": "likelihood",
-        "prompt_style": CHAT,
-        "precision": resolved_precision(config.evaluate.precision),
-        "model": config.model,
-        "seed": config.seed,
-        "metric": metric,
-        **found,
-        "made_from": {name: known[name] for name in used if name in known},
-        "environment": describe_environment(),
-    }
-
-
 def _rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, setting in metrics["settings"].items():
         yield {"seed": metrics["seed"], "setting": name, **setting}
+
+
+def _score_rows(
+    seed: int, examples: Sequence[Example], scores: Mapping[str, Sequence[PromptScore]]
+) -> Iterator[dict[str, Any]]:
+    for name, of_setting in scores.items():
+        for example, score in zip(examples, of_setting, strict=True):
+            about = {"seed": seed, "setting": name, "axis": example.axis, "prompt_hash": example.prompt_hash}
+            yield {**about, **asdict(score)}

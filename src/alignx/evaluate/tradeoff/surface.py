@@ -41,14 +41,19 @@ class Sweep:
         axis_of: axis of each prompt.
         scores: setting -> its scores, in the order of the prompts.
         metric: axis -> the figure it is judged by.
+        prompt_of: id of each row's prompt, which several runs may share; its rows are drawn together. Empty: every row
+            has its own.
     """
 
     axes: Sequence[str]
     axis_of: Sequence[str]
     scores: Mapping[str, Sequence[PromptScore]]
     metric: Mapping[str, str]
+    prompt_of: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if self.prompt_of and len(self.prompt_of) != len(self.axis_of):
+            raise ValueError("every row must have a prompt")
         if any(len(scores) != len(self.axis_of) for scores in self.scores.values()):
             raise ValueError("every setting must have a score for every prompt")
 
@@ -75,6 +80,12 @@ class Sweep:
         """(S, n) the axis's own measure on its own prompts that can give it."""
         return self._column(axis, self.measure_names()[axis])
 
+    def clusters(self, axis: str) -> NDArray[np.int64]:
+        """(n,) number of each of those prompts, in the order of first appearance."""
+        at = self._rows(axis, self.measure_names()[axis])
+        numbers: dict[str | int, int] = {}
+        return np.array([numbers.setdefault(self.prompt_of[n] if self.prompt_of else n, len(numbers)) for n in at])
+
     def losses(self, axis: str) -> Array:
         """(S, n) nats a target token."""
         return -self._column(axis, "minus_loss")
@@ -91,13 +102,17 @@ class Sweep:
         values = self._column(axis, metric)
         return [float(100 * row.mean()) if row.size else None for row in values]
 
-    def _column(self, axis: str, measure: str) -> Array:
+    def _rows(self, axis: str, measure: str) -> list[int]:
+        """The axis's rows that can give a measure."""
         at = [n for n, own in enumerate(self.axis_of) if own == axis]
+        first = next(iter(self.scores.values()))
+        return at if measure == "minus_loss" else [n for n in at if getattr(first[n], measure) is not None]
+
+    def _column(self, axis: str, measure: str) -> Array:
+        at = self._rows(axis, measure)
         if measure == "minus_loss":
             return np.array([[-scores[n].loss for n in at] for scores in self.scores.values()])
-        first = next(iter(self.scores.values()))
-        given = [n for n in at if getattr(first[n], measure) is not None]
-        return np.array([[getattr(scores[n], measure) for n in given] for scores in self.scores.values()])
+        return np.array([[getattr(scores[n], measure) for n in at] for scores in self.scores.values()])
 
 
 @dataclass(frozen=True)
@@ -134,13 +149,10 @@ def surface(sweep: Sweep, roles: Roles, *, n_draws: int, seed: int) -> dict[str,
     rows = {name: row for row, name in enumerate(names)}
     swept, fixed = ([rows[name] for name in part] for part in (roles.swept, roles.fixed))
     low, span = _scale(means[[*swept, *fixed]])
-    drawn = np.stack([_drawn_means(values, n_draws, seed) for values in by_axis], axis=2)  # (D, S, m)
-    points, drawn_points = (means - low) / span, (drawn - low) / span
-    halves = (
-        [(np.stack([v[:, part::2].mean(axis=1) for v in by_axis], axis=1) - low) / span for part in (0, 1)]
-        if (min(values.shape[1] for values in by_axis) > 1)
-        else []
-    )
+    prompts = [sweep.clusters(axis) for axis in sweep.axes]
+    drawn = np.stack([_drawn_means(*both, n_draws, seed) for both in zip(by_axis, prompts, strict=True)], axis=2)
+    points, drawn_points = (means - low) / span, (drawn - low) / span  # (S, m), (D, S, m)
+    halves = [(half - low) / span for half in _halves(by_axis, prompts)]
     front = dict(zip(roles.swept, pareto_front(points[swept]).tolist(), strict=True))
     return {
         "measure": sweep.measure_names(),
@@ -159,12 +171,22 @@ def _scale(means: Array) -> tuple[Array, Array]:
     return low, np.where(high > low, high - low, 1.0)
 
 
-def _drawn_means(values: Array, n_draws: int, seed: int) -> Array:
+def _drawn_means(values: Array, prompts: NDArray[np.int64], n_draws: int, seed: int) -> Array:
     """(D, S) means over prompts drawn with replacement; the same prompts for all settings, so they stay paired."""
-    n = values.shape[1]
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)
-    drawn: Array = counts @ values.T / n
+    n = int(prompts.max()) + 1
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)[:, prompts]
+    drawn: Array = counts @ values.T / counts.sum(axis=1, keepdims=True)
     return drawn
+
+
+def _halves(by_axis: Sequence[Array], prompts: Sequence[NDArray[np.int64]]) -> list[Array]:
+    """(S, m) means over every other prompt, and over the rest; none where an axis has but one prompt."""
+    if min(int(of_axis.max()) for of_axis in prompts) < 1:
+        return []
+    return [
+        np.stack([v[:, of % 2 == part].mean(axis=1) for v, of in zip(by_axis, prompts, strict=True)], axis=1)
+        for part in (0, 1)
+    ]
 
 
 def _settings(sweep: Sweep, means: Array, points: Array, front: Mapping[str, bool]) -> dict[str, Any]:

@@ -1,0 +1,83 @@
+"""Sweeps of several runs that differ in seed: the same figures over all their prompts."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from alignx.errors import ArtifactError
+from alignx.evaluate.tradeoff.figures import Shares, swept_settings, tradeoff_figures
+from alignx.evaluate.tradeoff.pipeline import pooled_path, read_tradeoff, score_rows_path
+from alignx.evaluate.tradeoff.scoring import PromptScore
+from alignx.runs.directory import RunDirectory
+from alignx.runs.environment import describe_environment
+from alignx.runs.files import read_jsonl, write_json
+
+
+def dial_step(metrics: dict[str, Any]) -> float:
+    """The factor between neighbouring weights of a sweep's dials."""
+    values: list[float] = next(iter(metrics["dials"].values()))["values"]
+    return values[-1] / values[-2]
+
+
+def pool_tradeoffs(runs: Sequence[RunDirectory]) -> dict[str, Any]:
+    """The figures of all runs' prompts; kept beside the first one's as `pooled.json`.
+
+    A prompt that several seeds test on is one cluster of the bootstrap.
+
+    Returns:
+        What `run_tradeoff` does, with `seeds`, and every seed's own `spearman` of a dial as `spearman_by_seed`.
+
+    Raises:
+        ArtifactError: a run was not swept, or not as the first one was.
+    """
+    swept = [_read(run) for run in runs]
+    first = swept[0]
+    for run, metrics in zip(runs, swept, strict=True):
+        if _as_swept(metrics) != _as_swept(first):
+            raise ArtifactError(
+                f"{run.root}: was swept with other prompts or settings than {runs[0].root}; name all the runs in one "
+                "`alignx tradeoff`"
+            )
+    config = runs[0].read_config()
+    values = first["dials"][first["axes"][0]]["values"]
+    settings = swept_settings(config, values, first["resolution"])
+    scores: dict[str, list[PromptScore]] = {name: [] for name in first["settings"]}
+    axis_of, prompt_of = [], []
+    for run in runs:
+        for row in read_jsonl(score_rows_path(run)):
+            scores[row["setting"]].append(PromptScore(**{one.name: row[one.name] for one in fields(PromptScore)}))
+            if row["setting"] == settings[0].name:
+                axis_of.append(row["axis"])
+                prompt_of.append(row["prompt_hash"])
+    shares: Shares = {
+        setting.name: _mean_shares([one["settings"][setting.name]["mean_pi"] for one in swept]) for setting in settings
+    }
+    found = tradeoff_figures(config, values, settings, scores, shares, axis_of=axis_of, prompt_of=prompt_of)
+    for axis, dial in found["dials"].items():
+        dial["spearman_by_seed"] = [one["dials"][axis]["spearman"] for one in swept]
+    found |= {
+        "seeds": [one["seed"] for one in swept],
+        "limit": first["limit"],
+        "resolution": first["resolution"],
+        "environment": describe_environment(),
+    }
+    write_json(pooled_path(runs[0]), found)
+    return found
+
+
+def _read(run: RunDirectory) -> dict[str, Any]:
+    metrics = read_tradeoff(run)
+    if metrics is None:
+        raise ArtifactError(f"{run.root}: no trade-off; run `alignx tradeoff {run.root}`")
+    return metrics
+
+
+def _as_swept(metrics: dict[str, Any]) -> list[Any]:
+    return [metrics["limit"], metrics["resolution"], list(metrics["settings"])]
+
+
+def _mean_shares(of_runs: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    return {
+        own: {to: sum(one[own][to] for one in of_runs) / len(of_runs) for to in shares}
+        for own, shares in of_runs[0].items()
+    }
