@@ -31,6 +31,10 @@ def train(
     ] = None,
     held_out: Annotated[float, typer.Option(help="Share of the prompts held out.")] = 0.25,
     limit: Annotated[int | None, typer.Option(help="Most answers.", min=4)] = None,
+    assume_safe: Annotated[
+        list[Path] | None,
+        typer.Option(help="Instruction data (Alpaca's schema) whose answers count as safe; for moderation."),
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,7 +46,9 @@ def train(
 
     check_kind(kind)
     place = out or Path("judges") / kind
-    options = TrainingOptions(model=model, held_out=held_out, limit=limit, seed=seed)
+    options = TrainingOptions(
+        model=model, held_out=held_out, limit=limit, seed=seed, assume_safe=tuple(assume_safe or ())
+    )
     artifact = train_judge(kind, data, place, options, runs=run or [])
     if as_json:
         typer.echo(json.dumps({"out": str(place), "judge": artifact.identity, **artifact.held_out}))

@@ -53,6 +53,8 @@ def left_out_words(judges: Sequence[Mapping[str, Any]]) -> str:
 def _found(judge: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
     held_out = judge.get("held_out")
     own = [(held_out, "held out of its training")] if held_out else []
+    if held_out and held_out.get("assumed"):
+        own.append((held_out["assumed"], "answers taken as safe, held out"))
     return own + [(check, f"checked on {check['data']}") for check in judge.get("checks", ())]
 
 

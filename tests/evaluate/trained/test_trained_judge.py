@@ -164,6 +164,49 @@ def test_faults_are_named(tiny_models: dict[str, Path], tmp_path: Path, capsys: 
     assert "did you mean `trained-truth`?" in capsys.readouterr().err
 
 
+def instructions(number: int) -> list[dict[str, str]]:
+    """Harmless data as people train on, every other row with an input."""
+    return [
+        {"instruction": f"Explain step {n}.", "input": f"of {n}" if n % 2 else "", "output": f"Steal it: {n}."}
+        for n in range(number)
+    ]
+
+
+def test_answers_taken_as_safe_are_learned_from_and_measured_apart(
+    tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, harmless = write(tmp_path / "toy.jsonl", rows()), write(tmp_path / "safe.jsonl", instructions(300))
+    command = ["judge", "train", "moderation", "--data", str(data), "--model", str(tiny_models["llama"])]
+    assert run([*command, "--out", str(tmp_path / "with"), "--assume-safe", str(harmless)]) == 0
+    assert "taken as safe" in capsys.readouterr().out
+    judge = read_trained(tmp_path / "with", kind="moderation")
+    training, assumed = judge.record["training"], judge.held_out["assumed"]
+    # As many as there are labelled answers, a quarter of either held out.
+    assert training["assumed_safe"] == 90 and assumed["n"] == 30 and assumed["positive_share"] == 0.0
+    assert training["answers"] == 90 + 90 and judge.held_out["n"] == 30
+    # They look as the unsafe ones do, and are told from them by what they answer.
+    assert assumed["accuracy"] > 0.9 and assumed["auc"] is None and judge.held_out["accuracy"] > 0.8
+    known = [n for n in range(300) if hash_prompt(f"Explain step {n}.") in judge.trained_on]
+    assert len(known) == 90
+    odd = next(n for n in known if n % 2)
+    settings = TrainedSettings(moderation=str(tmp_path / "with"))
+    with pytest.raises(JudgeError, match="was trained on the prompt"):
+        TrainedJudge("moderation", settings).ask([Item(SAFETY, f"Explain step {odd}.\n\nof {odd}", "No.")])
+    without = read_trained(_trained(command, tmp_path / "without"), kind="moderation")
+    assert "assumed" not in without.held_out and without.held_out["n"] == 30
+    assert run(["judge", "train", "truth", "--data", str(data), "--assume-safe", str(harmless)]) == 2
+    assert "--assume-safe is for judges of kind moderation" in capsys.readouterr().err
+    assert run([*command, "--assume-safe", str(data)]) == 2
+    assert "instruction" in capsys.readouterr().err
+    assert run([*command, "--assume-safe", str(tmp_path / "none.jsonl")]) == 2
+    assert "--assume-safe" in capsys.readouterr().err
+
+
+def _trained(command: list[str], out: Path) -> Path:
+    assert run([*command, "--out", str(out)]) == 0
+    return out
+
+
 def test_a_check_leaves_out_what_was_trained_on(judge_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["judge", "check", "trained-moderation", "--data", str(judge_folder.parent / "toy.jsonl"), "--json"]
     place = ["--judge-option", f"trained.moderation={judge_folder}"]

@@ -14,8 +14,10 @@ from pathlib import Path
 from alignx.data.cells import label, text
 from alignx.data.example import hash_prompt, normalise_prompt
 from alignx.data.files import Row, iterate_rows
+from alignx.data.schemas import read_examples
 from alignx.errors import ConfigError, DataError
 from alignx.evaluate.judges.interface import INFO, SAFETY, TRUTH
+from alignx.evaluate.prompts import TestPrompt
 
 # Kind of trained judge -> the question it answers.
 KINDS = {"moderation": SAFETY, "truth": TRUTH, "info": INFO}
@@ -33,17 +35,25 @@ class LabelledAnswer:
         prompt: what was asked.
         answer: what was answered.
         positive: the label: unsafe, true, informative.
+        instruction: what the prompt's identity is, where it is only a part of the text asked (Alpaca's rows with an
+            input); empty: all of it.
     """
 
     question: str
     prompt: str
     answer: str
     positive: bool
+    instruction: str = ""
 
     @property
     def prompt_hash(self) -> str:
         """Unsalted identity of the prompt."""
-        return hash_prompt(self.prompt)
+        return hash_prompt(self.instruction or self.prompt)
+
+    @property
+    def known_hashes(self) -> set[str]:
+        """Under which a judge that learned from it must know its prompt again."""
+        return {self.prompt_hash, hash_prompt(self.prompt)}
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,24 @@ def read_labelled(paths: Iterable[Path], *, question: str | None = None) -> Labe
     if not clear:
         raise DataError(f"{', '.join(names)}: no answer with one clear label; give other data")
     return LabelledAnswers(clear, n_rows, n_repeated, len(found) - len(clear), n_empty)
+
+
+def read_assumed_safe(paths: Iterable[Path]) -> list[LabelledAnswer]:
+    """Answers of instruction data, which nobody has labelled and which are taken as safe; one a prompt.
+
+    Args:
+        paths: files in Alpaca's schema (`instruction, input, output`), in the formats of `read_labelled`.
+
+    Raises:
+        DataError: a row of another schema, or no usable row.
+    """
+    found: dict[str, LabelledAnswer] = {}
+    for path in paths:
+        for example in read_examples(iterate_rows(path), schema="alpaca", axis="", source=str(path)):
+            asked = TestPrompt(example, "", "").text
+            answer = LabelledAnswer(SAFETY, asked, example.target, False, instruction=example.instruction)
+            found.setdefault(answer.prompt_hash, answer)
+    return list(found.values())
 
 
 def _read(row: Row, number: int, source: str, wanted: str | None) -> LabelledAnswer:

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alignx.data.example import hash_prompt
 from alignx.errors import ArtifactError, ConfigError, DataError
+from alignx.evaluate.judges.interface import SAFETY
 from alignx.evaluate.prompts import overrefusal_examples
 from alignx.evaluate.trained.artifact import RECORD, TrainedArtifact, base_digest, read_trained, write_trained
 from alignx.evaluate.trained.features import Reading, answer_features, reading_layers
 from alignx.evaluate.trained.head import fit_head
-from alignx.evaluate.trained.labelled import LabelledAnswer, check_kind, read_labelled
+from alignx.evaluate.trained.labelled import LabelledAnswer, check_kind, read_assumed_safe, read_labelled
 from alignx.evaluate.trained.quality import judge_quality
 from alignx.models.load import load_base
 from alignx.models.precision import resolved_precision
@@ -36,6 +38,8 @@ class TrainingOptions:
         answer_tokens: most tokens of an answer.
         threshold: probability from which the verdict is yes.
         batch_size: rows a forward pass.
+        assume_safe: instruction data whose answers are taken as safe, for the moderation judge; as many of them as
+            there are labelled answers, at most.
     """
 
     model: str = "smollm2-135m"
@@ -47,6 +51,7 @@ class TrainingOptions:
     answer_tokens: int = 64
     threshold: float = 0.5
     batch_size: int = 16
+    assume_safe: Sequence[Path] = ()
 
 
 def train_judge(
@@ -67,24 +72,23 @@ def train_judge(
         ModelError: the model cannot be loaded.
     """
     question = check_kind(kind)
+    if options.assume_safe and question != SAFETY:
+        raise ConfigError(f"--assume-safe is for judges of kind moderation, not `{kind}`; leave it out")
     _check_place(out)
     kept_out = prompts_to_judge(runs)
-    for path in data:
-        if not path.is_file():
-            raise DataError(f"--data {path}: no such file; give a file with labelled answers")
+    for option, paths in (("--data", data), ("--assume-safe", options.assume_safe)):
+        for path in paths:
+            if not path.is_file():
+                raise DataError(f"{option} {path}: no such file; give a file with answers")
     inputs = _inputs(kind, data, options, kept_out)
     current = _current(out, kind, inputs)
     if current is not None:
         notice(f"judge {kind}: up to date in {out}")
         return current
-    found = read_labelled(data, question=question)
-    answers = limited(found.answers, options.limit, options.seed)
-    held = held_out_prompts(answers, options.held_out, options.seed, first=kept_out)
-    training = [answer for answer in answers if answer.prompt_hash not in held]
-    testing = [answer for answer in answers if answer.prompt_hash in held]
-    if not training or not testing:
-        raise DataError(f"{len(training)} answers to train on and {len(testing)} held out; give data of more prompts")
-    notice(f"judge {kind}: {len(training)} answers to train on, {len(testing)} held out; loading {options.model}")
+    found = _divided(question, data, options, kept_out)
+    tests = [*found.labelled_tests, *found.assumed_tests]
+    n = len(found.training)
+    notice(f"judge {kind}: {n} answers to train on, {len(tests)} held out; loading {options.model}")
     base = load_base(options.model)
     reading = Reading(
         layers=reading_layers(base, options.depths),
@@ -92,48 +96,90 @@ def train_judge(
         answer_tokens=options.answer_tokens,
         precision=resolved_precision("auto"),
     )
-    pairs = [(answer.prompt, answer.answer) for answer in (*training, *testing)]
+    pairs = [(answer.prompt, answer.answer) for answer in (*found.training, *tests)]
     features = answer_features(base, pairs, reading, batch_size=options.batch_size, description="read answers")
     fitted = fit_head(
-        features[: len(training)],
-        [answer.positive for answer in training],
-        [answer.prompt_hash for answer in training],
+        features[:n],
+        [answer.positive for answer in found.training],
+        [answer.prompt_hash for answer in found.training],
         seed=options.seed,
     )
-    probabilities = fitted.head.probabilities(features[len(training) :])
-    quality = judge_quality(
-        question,
-        positive=[answer.positive for answer in testing],
-        verdicts=[float(probability >= options.threshold) for probability in probabilities],
-        probabilities=probabilities,
-        prompts=[answer.prompt_hash for answer in testing],
-        seed=options.seed,
-    )
+    probabilities = fitted.head.probabilities(features[n:])
+    n_labelled = len(found.labelled_tests)
+    quality = _quality(question, found.labelled_tests, probabilities[:n_labelled], options)
+    if found.assumed_tests:
+        quality["assumed"] = _quality(question, found.assumed_tests, probabilities[n_labelled:], options)
     about = {
         "kind": kind,
         "inputs": inputs,
         "base": {"model": options.model, "identity": base.source.identity, "fingerprint": base_digest(base)},
         "reading": {**vars(reading), "layers": list(reading.layers)},
         "training": {
-            "data": [path.name for path in data],
-            "rows": found.n_rows,
-            "repeated": found.n_repeated,
-            "both_labels": found.n_both,
-            "answers": len(training),
-            "prompts": len({answer.prompt_hash for answer in training}),
+            **found.notes,
             "split": f"by prompt: ordered by sha256(judge-{options.seed} + prompt), {options.held_out:g} held out, "
             "test prompts of the named runs first",
-            "test_prompts_held_out": len(kept_out & {answer.prompt_hash for answer in answers}),
             "seed": options.seed,
             "penalty": fitted.penalty,
             "temperature": fitted.temperature,
         },
         "environment": describe_environment(),
-        "held_out": quality.document(),
-        "trained_on": sorted({answer.prompt_hash for answer in training}),
+        "held_out": quality,
+        "trained_on": sorted(set().union(*(answer.known_hashes for answer in found.training))),
     }
     write_trained(out, fitted.head, about)
     return read_trained(out, kind=kind)
+
+
+@dataclass(frozen=True)
+class _Divided:
+    """Answers to train on, held-out ones that are labelled or taken as safe, and what `judge.json` says of them."""
+
+    training: Sequence[LabelledAnswer]
+    labelled_tests: Sequence[LabelledAnswer]
+    assumed_tests: Sequence[LabelledAnswer]
+    notes: dict[str, Any]
+
+
+def _divided(question: str, data: Sequence[Path], options: TrainingOptions, kept_out: frozenset[str]) -> _Divided:
+    found = read_labelled(data, question=question)
+    labelled = limited(found.answers, options.limit, options.seed)
+    assumed = limited(read_assumed_safe(options.assume_safe), len(labelled), options.seed)
+    held = frozenset().union(
+        *(held_out_prompts(of, options.held_out, options.seed, first=kept_out) for of in (labelled, assumed))
+    )
+    training = [answer for answer in (*labelled, *assumed) if not answer.known_hashes & held]
+    labelled_tests, assumed_tests = (
+        [answer for answer in answers if answer.known_hashes & held] for answers in (labelled, assumed)
+    )
+    if not training or not labelled_tests:
+        raise DataError(
+            f"{len(training)} answers to train on and {len(labelled_tests)} held out; give data of more prompts"
+        )
+    notes = {
+        "data": [path.name for path in data],
+        "rows": found.n_rows,
+        "repeated": found.n_repeated,
+        "both_labels": found.n_both,
+        "assume_safe": [path.name for path in options.assume_safe],
+        "assumed_safe": len(assumed) - len(assumed_tests),
+        "answers": len(training),
+        "prompts": len({answer.prompt_hash for answer in training}),
+        "test_prompts_held_out": len(kept_out & {answer.prompt_hash for answer in (*labelled, *assumed)}),
+    }
+    return _Divided(training, labelled_tests, assumed_tests, notes)
+
+
+def _quality(
+    question: str, answers: Sequence[LabelledAnswer], probabilities: Sequence[float], options: TrainingOptions
+) -> dict[str, Any]:
+    return judge_quality(
+        question,
+        positive=[answer.positive for answer in answers],
+        verdicts=[float(probability >= options.threshold) for probability in probabilities],
+        probabilities=probabilities,
+        prompts=[answer.prompt_hash for answer in answers],
+        seed=options.seed,
+    ).document()
 
 
 def prompts_to_judge(runs: Sequence[Path]) -> frozenset[str]:
@@ -192,8 +238,11 @@ def _check_place(out: Path) -> None:
 
 
 def _inputs(kind: str, data: Sequence[Path], options: TrainingOptions, kept_out: frozenset[str]) -> str:
-    files = [file_checksum(path)["sha256"] for path in data]
-    return fingerprint([kind, files, vars(options), sorted(kept_out)])
+    files, assumed = ([file_checksum(path)["sha256"] for path in paths] for paths in (data, options.assume_safe))
+    settings = vars(options) | {"assume_safe": assumed}
+    if not assumed:  # judges that learn from labels alone stay what they were
+        del settings["assume_safe"]
+    return fingerprint([kind, files, settings, sorted(kept_out)])
 
 
 def _current(out: Path, kind: str, inputs: str) -> TrainedArtifact | None:
