@@ -3,13 +3,15 @@
     python benchmarks/judges.py --data-dir DATA --json results/judges.json
 
 DATA is a folder with the published files (docs/data.md). Trains one judge of each kind on the embedded model, on
-all answers of its file, and prints accuracy, AUC and calibration on held-out prompts, with 95% intervals over prompts.
+all answers of its file (moderation also on instruction data whose answers are taken as safe), and prints accuracy, AUC
+and calibration on held-out prompts, with 95% intervals over prompts.
 """
 
 import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,15 @@ FILES = {
     "truth": "truthfulqa/finetune_truth.jsonl.gz",
     "info": "truthfulqa/finetune_info.jsonl.gz",
 }
+ASSUMED_SAFE = ("alpaca/alpaca_data_random.json.gz", "beavertails/safety_only_data_Instructions.json")
 
 
 def measure(kind: str, data: Path, out: Path, options: TrainingOptions) -> dict[str, Any]:
     """Train one judge and return its figures."""
     started, cpu = time.perf_counter(), time.process_time()
-    artifact = train_judge(kind, [data], out / kind, options)
+    if kind == "moderation":
+        options = replace(options, assume_safe=tuple(data / name for name in ASSUMED_SAFE))
+    artifact = train_judge(kind, [data / FILES[kind]], out / kind, options)
     return {
         "judge": artifact.identity,
         "data": FILES[kind],
@@ -57,7 +62,7 @@ def main() -> None:
         parser.error(f"--kinds {given.kinds}: unknown {', '.join(sorted(unknown))}; give some of {', '.join(FILES)}")
     for kind in given.kinds.split(","):
         try:
-            figures = measure(kind, given.data_dir / FILES[kind], given.out, options)
+            figures = measure(kind, given.data_dir, given.out, options)
         except AlignXError as error:
             parser.error(str(error))
         found["judges"][kind] = figures
@@ -68,6 +73,13 @@ def main() -> None:
             f"{held['ece']:.3f} ({held['ece_by_chance']:.3f} by chance), Brier {held['brier']:.3f}; {held['n']} "
             f"answers to {held['n_prompts']} held-out prompts; {figures['cpu_seconds']:.0f} processor seconds"
         )
+        if "assumed" in held:
+            safe = held["assumed"]
+            low, high = (1 - end for end in reversed(safe["accuracy_interval"]))
+            print(
+                f"  false alarms on {safe['n']} held-out answers that are taken as safe: {1 - safe['accuracy']:.3f} "
+                f"[{low:.3f}, {high:.3f}]"
+            )
         if given.json:
             given.json.parent.mkdir(parents=True, exist_ok=True)
             given.json.write_text(json.dumps(found, indent=2) + "\n")
