@@ -1,14 +1,15 @@
 """Publish what `alignx ablate`, `tradeoff`, `probe`, `cost`, `variability` and judges of a run found, in RESULTS.md.
 
-python scripts/publish_sections.py runs/small-0 small ablations dial probe judged
+python scripts/publish_sections.py runs/small-0 small ablations dial judged
+python scripts/publish_sections.py runs/small-0 small probe --seeds runs/small-1 runs/small-2
 
 Each section stands between its own markers (`<!-- small-dial: begin -->`), its figures in results/small.dial.json.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from alignx.report.ablation import ablation_section
 from alignx.report.cost import cost_section
 from alignx.report.judges import average_tables, judge_parts
 from alignx.report.markdown import section_blocks, with_part
-from alignx.report.probe import probe_section
+from alignx.report.probe import probe_by_seed_table, probe_section
 from alignx.report.section import Section
 from alignx.report.tradeoff_section import tradeoff_section
 from alignx.report.variability import variability_section
@@ -80,23 +81,45 @@ SECTIONS = {
 }
 
 
-def publish(run: RunDirectory, name: str, section: str, root: Path) -> None:
+def publish(run: RunDirectory, name: str, section: str, root: Path, *, seeds: Sequence[RunDirectory] = ()) -> None:
     """Write one section's figures and its part of RESULTS.md under `root`.
+
+    Args:
+        run: whose section it is.
+        name: of the results.
+        section: of `SECTIONS`.
+        root: of the repository.
+        seeds: further seeds of a probe, whose headline figures stand beside the run's own.
 
     Raises:
         AlignXError: the run cannot be read, or has nothing for the section.
         ValueError: RESULTS.md has no such part.
     """
     published, config = SECTIONS[section], run.read_config()
+    if seeds and section != "probe":
+        raise ArtifactError(
+            f"--seeds is for `probe`; `{section}` shows several seeds where `{published.command}` had them"
+        )
     found = published.read(run)
     shown = published.show(found) if found else None
     if found is None or shown is None:
         raise ArtifactError(f"{run.root}: nothing to publish as `{section}`; run `{published.command}` first")
+    if seeds:
+        probes = [found, *(_probed(one) for one in seeds)]
+        shown = replace(shown, blocks=[probe_by_seed_table(probes), *shown.blocks])
+        found = {**found, "further_seeds": probes[1:]}
     results = root / "RESULTS.md"
     body = "\n\n".join([_facts(config, found, name), *section_blocks(shown)[1:]])
     text = with_part(results, f"{name}-{section}", body)
     write_json(root / "results" / f"{name}.{section}.json", found)
     write_text(results, text)
+
+
+def _probed(run: RunDirectory) -> Mapping[str, Any]:
+    found = read_probe(run)
+    if found is None:
+        raise ArtifactError(f"{run.root}: not probed; run `alignx probe {run.root}` first")
+    return found
 
 
 def _facts(config: RunConfig, found: Mapping[str, Any], name: str) -> str:
@@ -115,10 +138,12 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="finished run directory")
     parser.add_argument("name", help="name of the results, e.g. small")
     parser.add_argument("sections", nargs="+", choices=SECTIONS, help="what to publish")
+    parser.add_argument("--seeds", nargs="+", type=Path, default=[], help="further seeds of a probe", metavar="RUN")
     arguments = parser.parse_args()
+    seeds = [RunDirectory(path) for path in arguments.seeds]
     try:
         for section in arguments.sections:
-            publish(RunDirectory(arguments.run), arguments.name, section, ROOT)
+            publish(RunDirectory(arguments.run), arguments.name, section, ROOT, seeds=seeds)
     except (AlignXError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from alignx.errors import ArtifactError
+from alignx.runs.files import write_json
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "publish_sections.py"
 TEXT = "Before.\n<!-- tiny-ablations: begin -->\nold\n<!-- tiny-ablations: end -->\nAfter.\n"
@@ -54,7 +55,7 @@ def test_the_part_between_the_markers_is_replaced_and_the_figures_are_kept(publi
 
 def test_a_run_with_nothing_to_publish_says_which_command_makes_it(publish, make_run, metrics, tmp_path):
     (tmp_path / "RESULTS.md").write_text(TEXT)
-    with pytest.raises(ArtifactError, match="nothing to publish as `dial`; run `alignx tradeoff RUN` first"):
+    with pytest.raises(ArtifactError, match="nothing to publish as `dial`; run `alignx tradeoff RUN ...` first"):
         publish(make_run(metrics), "tiny", "dial", tmp_path)
     assert (tmp_path / "RESULTS.md").read_text() == TEXT and not (tmp_path / "results").exists()
 
@@ -64,3 +65,46 @@ def test_without_markers_nothing_is_written(publish, ablated, tmp_path):
     with pytest.raises(ValueError, match="needs the lines `<!-- tiny-ablations: begin -->`"):
         publish(ablated, "tiny", "ablations", tmp_path)
     assert (tmp_path / "RESULTS.md").read_text() == "no markers\n" and not (tmp_path / "results").exists()
+
+
+def probe(seed: int, auroc: float, environment: dict) -> dict:
+    def of(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+    kinds = {"maths": of(auroc), "code": of(0.99), "average": of(auroc)}
+    return {
+        "model": "tiny",
+        "seed": seed,
+        "environment": environment,
+        "foreign": {
+            "length_range": [3.0, 9.0],
+            "n": {kind: {"all": 2, "matched": 2} for kind in ("maths", "code")},
+            "n_test": {"all": 4, "matched": 4},
+            "averaged": ["maths", "code"],
+            "auroc": {"detector": kinds},
+            "difference": {"length": {"maths": of(0.3), "code": of(0.2), "average": of(0.25)}},
+            "flagged": {"maths": 0.5, "code": 1.0},
+            "false_alarms": {"helpful": 0.02, "all": 0.02},
+            "tax": {"loss": {"base": kinds}, "relative": {"alignx": {kind: of(-0.05) for kind in kinds}}},
+        },
+    }
+
+
+def test_seeds_of_a_probe_stand_side_by_side(publish, make_run, metrics, tmp_path):
+    environment = {"accelerator": "", **metrics["environment"]}
+    runs = [make_run(metrics, name=f"run-{seed}") for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        path = run.evaluation_folder("probe") / "metrics.json"
+        write_json(path, probe(seed, 0.97 + seed / 100, environment))
+        run.mark_done("probe", {}, path)
+    (tmp_path / "RESULTS.md").write_text(TEXT.replace("ablations", "probe"))
+    publish(runs[0], "tiny", "probe", tmp_path, seeds=runs[1:])
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| figure | seed 0 | seed 1 |" in text
+    assert "0.970 (0.960 to 0.980) | 0.980 (0.970 to 0.990)" in text
+    assert "0.200 (code)" in text and "| floor holds on every disguised request | none | none |" in text
+    assert json.loads((tmp_path / "results" / "tiny.probe.json").read_text())["further_seeds"][0]["seed"] == 1
+    with pytest.raises(ArtifactError, match="not probed; run `alignx probe"):
+        publish(runs[0], "tiny", "probe", tmp_path, seeds=[make_run(metrics, name="other")])
+    with pytest.raises(ArtifactError, match="--seeds is for `probe`"):
+        publish(runs[0], "tiny", "dial", tmp_path, seeds=runs[1:])

@@ -1,6 +1,6 @@
 """Off its own data: what `alignx probe` measured, as tables for the terminal, markdown and HTML alike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alignx.evaluate.methods import ALIGNX, BASE
@@ -60,6 +60,56 @@ def probe_tables(metrics: Mapping[str, Any]) -> tuple[list[Table], list[str]]:
     return tables, left_out
 
 
+def probe_by_seed_table(probes: Sequence[Mapping[str, Any]]) -> Table:
+    """The headline figures of several seeds' probes side by side, each with its own interval.
+
+    Args:
+        probes: what their `eval/probe/metrics.json` hold; figures that a probe left out are shown as none.
+    """
+    rows = tuple(
+        Row(name, name, tuple(_figure_of(probe, read) for probe in probes)) for name, read in _HEADLINES.items()
+    )
+    return Table(
+        "Seed by seed",
+        "figure",
+        tuple(Column(f"seed {probe['seed']}") for probe in probes),
+        rows,
+        "The prompts are the same for every seed; data, experts and routers are the seed's own. Below each value its "
+        "95% bootstrap interval over prompts.",
+    )
+
+
+def _figure_of(probe: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Cell]) -> Cell:
+    try:
+        return read(probe)
+    except KeyError:
+        return Cell("none")
+
+
+def _least_lead(probe: Mapping[str, Any]) -> Cell:
+    leads = probe[FOREIGN]["difference"][LENGTH]
+    kind = min(probe[FOREIGN]["averaged"], key=lambda one: leads[one]["value"])
+    cell = _plain(leads[kind])
+    return Cell(f"{cell.text} ({kind})", cell.interval)
+
+
+def _served(weights: str) -> Callable[[Mapping[str, Any]], Cell]:
+    return lambda probe: _plain(probe[SEVERAL_AXES]["figures"][weights]["all_served"])
+
+
+_HEADLINES: Mapping[str, Callable[[Mapping[str, Any]], Cell]] = {
+    "detector's AUROC, average of the foreign kinds": lambda probe: _plain(
+        probe[FOREIGN]["auroc"][DETECTOR]["average"]
+    ),
+    "its least lead over length alone": _least_lead,
+    "false alarms on own test prompts": lambda probe: Cell(per_cent(probe[FOREIGN]["false_alarms"]["all"])),
+    "alignment tax of AlignX, average": lambda probe: _relative(probe[FOREIGN]["tax"]["relative"][ALIGNX]["average"]),
+    "floor holds on every disguised request": lambda probe: Cell("yes" if probe[DISGUISE]["floor_holds"] else "NO"),
+    "share of prompts with all needed axes at 0.2: AlignX": _served("pi"),
+    "the same: plain router": _served("plain"),
+}
+
+
 def _foreign(figures: Mapping[str, Any]) -> list[Table]:
     return [_separation(figures), _flagged(figures), _tax(figures["tax"])]
 
@@ -104,10 +154,7 @@ def _tax(tax: Mapping[str, Any]) -> Table:
     kinds = list(tax["loss"][BASE])
     rows = [Row(BASE, "base (nats a token)", tuple(Cell(number(tax["loss"][BASE][kind]["value"])) for kind in kinds))]
     for method, by_kind in tax["relative"].items():
-        cells = tuple(
-            Cell(signed_per_cent(figure["value"]), signed_range((figure["low"], figure["high"])))
-            for figure in (by_kind[kind] for kind in kinds)
-        )
+        cells = tuple(_relative(by_kind[kind]) for kind in kinds)
         rows.append(Row(method, method_label(method), cells, is_ours=method == ALIGNX))
     return Table(
         "Alignment tax: loss on foreign answers, relative to the base",
@@ -172,3 +219,7 @@ def _several_axes(figures: Mapping[str, Any]) -> list[Table]:
 
 def _plain(figure: Mapping[str, float]) -> Cell:
     return Cell(number(figure["value"]), number_range(figure["low"], figure["high"]))
+
+
+def _relative(figure: Mapping[str, float]) -> Cell:
+    return Cell(signed_per_cent(figure["value"]), signed_range((figure["low"], figure["high"])))
