@@ -16,13 +16,13 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from alignx.evaluate.asking import ask_all
 from alignx.evaluate.judges.budget import Budget
 from alignx.evaluate.judges.endpoint import Endpoint
 from alignx.evaluate.judges.interface import SAFETY, Item
 from alignx.evaluate.judges.openai import OpenAIJudge
 from alignx.evaluate.judges.settings import OpenAISettings
-from alignx.evaluate.verdicts import VerdictStore
+from alignx.evaluate.judging.asking import ask_all
+from alignx.evaluate.judging.verdicts import VerdictStore
 from alignx.runs.environment import processor_name
 
 _BODY = json.dumps(

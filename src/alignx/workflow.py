@@ -15,7 +15,7 @@ from alignx.evaluate.ablation.pipeline import ABLATE, AblationOptions, run_ablat
 from alignx.evaluate.ablation.pooled import pool
 from alignx.evaluate.comparison import compare_runs
 from alignx.evaluate.cost import CostOptions, run_cost
-from alignx.evaluate.judging import JudgingOptions, Plan, plan_judging, run_judging, verdicts_path
+from alignx.evaluate.judging.pipeline import JudgingOptions, Plan, plan_judging, run_judging, verdicts_path
 from alignx.evaluate.pipeline import TEST, run_evaluate
 from alignx.evaluate.probe.pipeline import ProbeOptions, run_probe
 from alignx.evaluate.seeds import check_poolable

@@ -11,7 +11,7 @@ import pytest
 from alignx.cli import run as alignx
 from alignx.errors import ArtifactError
 from alignx.evaluate.comparison import compare_runs, differing
-from alignx.evaluate.judging import JudgingOptions, run_judging
+from alignx.evaluate.judging.pipeline import JudgingOptions, run_judging
 from alignx.runs import RunDirectory
 from alignx.runs.files import read_jsonl, write_jsonl
 

@@ -8,7 +8,7 @@ from alignx.config import load_config
 from alignx.data.prepare import read_splits
 from alignx.errors import ConfigError
 from alignx.evaluate.joint import train_joint_mr
-from alignx.evaluate.likelihood import likelihood_items
+from alignx.evaluate.likelihood.judge import likelihood_items
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.models.fold import folded
 from alignx.models.lazy import LazyBase

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from alignx.evaluate.judge_figure import Certainty
-from alignx.evaluate.judge_scores import judge_figures
-from alignx.evaluate.judged import BASELINE_FIRST, OURS_FIRST, JudgedRow
+from alignx.evaluate.judging.figure import Certainty
+from alignx.evaluate.judging.rows import BASELINE_FIRST, OURS_FIRST, JudgedRow
+from alignx.evaluate.judging.scores import judge_figures
 from alignx.report.judges import average_tables, judge_parts, terminal_tables
 from alignx.report.page import write_report
 from alignx.runs.directory import RunDirectory

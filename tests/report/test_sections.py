@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alignx.evaluate.judging import JudgingOptions, run_judging
+from alignx.evaluate.judging.pipeline import JudgingOptions, run_judging
 from alignx.inspect.contents import expert_geometry
 from alignx.report.contents import gather
 from alignx.report.diagnosis import diagnosis_section, forgetting
@@ -115,7 +115,7 @@ def test_extremes_go_by_judges_and_show_both_answers(run: RunDirectory) -> None:
 
 
 def test_a_judges_verdict_goes_before_likelihood() -> None:
-    from alignx.evaluate.judged import JudgedRow
+    from alignx.evaluate.judging.rows import JudgedRow
 
     def verdict(method: str, prompt: str, value: float) -> JudgedRow:
         return JudgedRow(

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from alignx.evaluate import measures
-from alignx.evaluate.likelihood import Judgement
+from alignx.evaluate.likelihood.judge import Judgement
 from alignx.report.figures import loss_figure, reliability_figure, versus_figure
 from alignx.report.tables import (
     calibration_table,

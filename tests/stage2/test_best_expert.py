@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from alignx.evaluate.calibration import best_expert_labels, expected_calibration_error
+from alignx.evaluate.statistics.calibration import best_expert_labels, expected_calibration_error
 from alignx.stage2 import best_expert
 from alignx.stage2.best_expert import fit_best_expert
 from alignx.stage2.logistic import L2_GRID, fit_logistic

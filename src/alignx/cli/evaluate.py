@@ -11,7 +11,7 @@ from alignx.cli.options import parse_names
 from alignx.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alignx.evaluate.judging import JudgingOptions
+    from alignx.evaluate.judging.pipeline import JudgingOptions
 
 
 @app.command()
@@ -62,7 +62,7 @@ def evaluate(
         _by_likelihood(run, test_data, parse_names("--comparators", comparators))
         return
     from alignx.evaluate.judges.settings import read_settings
-    from alignx.evaluate.judging import JudgingOptions
+    from alignx.evaluate.judging.pipeline import JudgingOptions
 
     options = JudgingOptions(
         judges=others,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alignx.evaluate.judging import Plan
+from alignx.evaluate.judging.pipeline import Plan
 from alignx.mixture.answers import Answer
 from alignx.mixture.stream import AnswerStream
 from alignx.report.judge_quality import quality_table

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
-from alignx.evaluate.calibration import best_expert_labels
-from alignx.evaluate.intervals import bootstrap_interval
-from alignx.evaluate.judge_figure import FLIP_RATE, Certainty, Scores, figure
-from alignx.evaluate.judge_scores import measure
-from alignx.evaluate.kept import current_verdicts
+from alignx.evaluate.judging.figure import FLIP_RATE, Certainty, Scores, figure
+from alignx.evaluate.judging.kept import current_verdicts
+from alignx.evaluate.judging.scores import measure
 from alignx.evaluate.measures import ScoredPrompts, calibration_of, loss_table, relative_difference
 from alignx.evaluate.methods import BASE, expert_method
 from alignx.evaluate.pipeline import TEST, read_metrics
+from alignx.evaluate.statistics.calibration import best_expert_labels
+from alignx.evaluate.statistics.intervals import bootstrap_interval
 from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 

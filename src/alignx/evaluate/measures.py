@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignx.evaluate.calibration import (
+from alignx.evaluate.likelihood.judge import Judgement
+from alignx.evaluate.statistics.calibration import (
     best_expert_labels,
     brier_score,
     brier_terms,
@@ -16,14 +17,13 @@ from alignx.evaluate.calibration import (
     log_loss_terms,
     reliability_bins,
 )
-from alignx.evaluate.intervals import (
+from alignx.evaluate.statistics.intervals import (
     bootstrap_interval,
     bootstrap_ratio,
     bootstrap_stratified_mean,
     stratified_mean,
 )
-from alignx.evaluate.likelihood import Judgement
-from alignx.evaluate.win_rate import win_rate
+from alignx.evaluate.statistics.win_rate import win_rate
 
 AVERAGE = "average"
 Column = NDArray[np.float64]

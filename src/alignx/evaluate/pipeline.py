@@ -17,7 +17,7 @@ from alignx.errors import ArtifactError, DataError
 from alignx.evaluate.comparators.registry import COMPARATORS
 from alignx.evaluate.figures import FigureSettings, scored_figures
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
-from alignx.evaluate.likelihood import likelihood_items
+from alignx.evaluate.likelihood.judge import likelihood_items
 from alignx.evaluate.measures import (
     ScoredPrompts,
     collect,

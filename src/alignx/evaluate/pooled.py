@@ -11,7 +11,7 @@ import numpy as np
 
 from alignx.errors import ArtifactError, ConfigError
 from alignx.evaluate.figures import FigureSettings, scored_figures
-from alignx.evaluate.likelihood import Judgement
+from alignx.evaluate.likelihood.judge import Judgement
 from alignx.evaluate.measures import AVERAGE, ScoredPrompts, loss_table, mean_over_repeats, relative_difference
 from alignx.evaluate.methods import ALIGNX, EXPERT_PREFIX
 from alignx.evaluate.pipeline import READ_OUT_PREFIXES, TEST, read_metrics

@@ -9,7 +9,7 @@ from pathlib import Path
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.comparators.registry import COMPARATORS
-from alignx.evaluate.likelihood import CHAT, Judgement, LikelihoodItem, judge
+from alignx.evaluate.likelihood.judge import CHAT, Judgement, LikelihoodItem, judge
 from alignx.evaluate.methods import Method
 from alignx.models.fold import folded
 from alignx.models.gated import GatedModel

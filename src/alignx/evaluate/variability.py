@@ -17,7 +17,7 @@ from alignx.data.example import Example
 from alignx.errors import ConfigError
 from alignx.evaluate.comparison import differing
 from alignx.evaluate.joint import JOINT, read_joint
-from alignx.evaluate.likelihood import likelihood_items
+from alignx.evaluate.likelihood.judge import likelihood_items
 from alignx.evaluate.measures import AVERAGE
 from alignx.evaluate.methods import ALIGNX, is_main, methods, sources
 from alignx.evaluate.pipeline import TEST, find_test_examples, read_metrics

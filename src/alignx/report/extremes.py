@@ -9,10 +9,10 @@ from typing import Any
 
 from alignx.config import RunConfig
 from alignx.data.example import Example
-from alignx.evaluate.judge_figure import SAFETY_SCORE, TI, TRUTH_RATE, WIN_RATE
-from alignx.evaluate.judge_scores import measure
-from alignx.evaluate.judged import JudgedRow
-from alignx.evaluate.kept import current_answers, current_verdicts
+from alignx.evaluate.judging.figure import SAFETY_SCORE, TI, TRUTH_RATE, WIN_RATE
+from alignx.evaluate.judging.kept import current_answers, current_verdicts
+from alignx.evaluate.judging.rows import JudgedRow
+from alignx.evaluate.judging.scores import measure
 from alignx.evaluate.methods import ALIGNX, BASE
 from alignx.evaluate.pipeline import TEST, find_test_examples
 from alignx.report.section import Section, SideBySide

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignx.evaluate.headline import LIKELIHOOD
-from alignx.evaluate.judge_figure import (
+from alignx.evaluate.judging.figure import (
     FLIP_RATE,
     INFO_RATE,
     REFUSAL_RATE,
@@ -15,6 +14,7 @@ from alignx.evaluate.judge_figure import (
     WIN_RATE,
     WIN_RATE_LC,
 )
+from alignx.evaluate.judging.headline import LIKELIHOOD
 from alignx.evaluate.methods import BASE
 from alignx.report.judge_quality import left_out_words, quality_table
 from alignx.report.tables import Cell, Column, Row, Table

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from alignx.errors import ArtifactError
 from alignx.evaluate.ablation.variants import ALIGNX
-from alignx.evaluate.calibration import best_expert_labels
-from alignx.evaluate.intervals import bootstrap_stratified_mean, stratified_mean
 from alignx.evaluate.measures import AVERAGE, ScoredPrompts, calibration_of, relative_difference
+from alignx.evaluate.statistics.calibration import best_expert_labels
+from alignx.evaluate.statistics.intervals import bootstrap_stratified_mean, stratified_mean
 
 Column = NDArray[np.float64]
 _SHOWN = ("ece", "perfect_p95", "brier", "log_loss", "accuracy")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alignx.evaluate.intervals import DRAWN_AT_ONCE
+from alignx.evaluate.statistics.intervals import DRAWN_AT_ONCE
 
 Array = NDArray[np.float64]
 # Scores of the positives and of the negatives.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from alignx.evaluate.intervals import bootstrap_ratio
+from alignx.evaluate.statistics.intervals import bootstrap_ratio
 
 
 def tax_table(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alignx.evaluate.intervals import bootstrap_interval
+from alignx.evaluate.statistics.intervals import bootstrap_interval
 
 # A needed axis counts as served from this share of the mixture.
 SERVED = 0.2

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignx.config import RunConfig
-from alignx.evaluate.likelihood import CHAT
+from alignx.evaluate.likelihood.judge import CHAT
 from alignx.evaluate.tradeoff.scoring import PromptScore
 from alignx.evaluate.tradeoff.settings import (
     Setting,

@@ -12,7 +12,7 @@ from alignx.config import RunConfig
 from alignx.data.example import Example
 from alignx.data.prepare import read_splits
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
-from alignx.evaluate.likelihood import likelihood_items
+from alignx.evaluate.likelihood.judge import likelihood_items
 from alignx.evaluate.methods import ALIGNX, methods, sources
 from alignx.evaluate.tradeoff.figures import swept_settings, tradeoff_figures
 from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer, mean_scores

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
-from alignx.evaluate.likelihood import LikelihoodItem, judge, safe_margin
+from alignx.evaluate.likelihood.judge import LikelihoodItem, judge, safe_margin
 from alignx.models.fold import Updates, folded
 from alignx.models.gated import GatedModel
 from alignx.models.load import BaseModel

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignx.evaluate.statistics.win_rate import win_rate
 from alignx.evaluate.tradeoff.pareto import best_match, hypervolume, matched_gaps, pareto_front
 from alignx.evaluate.tradeoff.rank_correlation import spearman
 from alignx.evaluate.tradeoff.scoring import PromptScore
-from alignx.evaluate.win_rate import win_rate
 
 Array = NDArray[np.float64]
 # An axis's figure -> the continuous measure that stands for it: a small change of the mixture moves it.

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from alignx.errors import ConfigError, JudgeError
-from alignx.evaluate.asking import ask_all
-from alignx.evaluate.judge_notes import keep_check
 from alignx.evaluate.judges.budget import Budget
 from alignx.evaluate.judges.interface import Item, Judge, Judgement
 from alignx.evaluate.judges.registry import make_judges
 from alignx.evaluate.judges.settings import JudgeSettings
+from alignx.evaluate.judging.asking import ask_all
+from alignx.evaluate.judging.notes import keep_check
+from alignx.evaluate.judging.verdicts import VerdictStore, template_hash
 from alignx.evaluate.trained.labelled import LabelledAnswer, read_labelled
 from alignx.evaluate.trained.quality import Quality, judge_quality
 from alignx.evaluate.trained.train import limited
-from alignx.evaluate.verdicts import VerdictStore, template_hash
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alignx.evaluate.calibration import area_under_roc, brier_terms, ece_with_reference
-from alignx.evaluate.intervals import bootstrap_interval
+from alignx.evaluate.statistics.calibration import area_under_roc, brier_terms, ece_with_reference
+from alignx.evaluate.statistics.intervals import bootstrap_interval
 
 # Numbers held at once by the bootstrap of the AUC (32 MB).
 _DRAWN_AT_ONCE = 4_000_000

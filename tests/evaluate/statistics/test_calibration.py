@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, sampled_from
 from sklearn.calibration import calibration_curve
 
-from alignx.evaluate import calibration
-from alignx.evaluate.calibration import (
+from alignx.evaluate.statistics import calibration
+from alignx.evaluate.statistics.calibration import (
     area_under_roc,
     best_expert_labels,
     brier_score,

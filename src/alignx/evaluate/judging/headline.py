@@ -6,8 +6,7 @@ Each column is one judge's figure on the data set it is known from; no column mi
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignx.evaluate.intervals import bootstrap_ratio, bootstrap_stratified_mean, stratified_mean
-from alignx.evaluate.judge_figure import (
+from alignx.evaluate.judging.figure import (
     GPT_JUDGE,
     SAFETY_SCORE,
     TI,
@@ -19,8 +18,9 @@ from alignx.evaluate.judge_figure import (
     figure,
     paired_difference,
 )
-from alignx.evaluate.judged import JudgedRow
+from alignx.evaluate.judging.rows import JudgedRow
 from alignx.evaluate.methods import BASE
+from alignx.evaluate.statistics.intervals import bootstrap_ratio, bootstrap_stratified_mean, stratified_mean
 
 LIKELIHOOD = "likelihood"
 # The average takes one figure from each of the published data sets.

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import floats, lists
 
-from alignx.evaluate import multiple_choice, win_rate
-from alignx.evaluate.multiple_choice import mc1, mc2
+from alignx.evaluate.likelihood import multiple_choice
+from alignx.evaluate.likelihood.multiple_choice import mc1, mc2
+from alignx.evaluate.statistics import win_rate
 
 LOG_PROBS = lists(floats(-3000, 0), min_size=1, max_size=8)
 ANY_PACE = settings(deadline=None)  # a busy machine is no failure

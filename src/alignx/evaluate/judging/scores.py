@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignx.evaluate.headline import LIKELIHOOD, headlines
-from alignx.evaluate.judge_figure import (
+from alignx.evaluate.judges.interface import INFO, PREFERENCE, REFUSAL, SAFETY, TRUTH
+from alignx.evaluate.judging.figure import (
     FLIP_RATE,
     GPT_JUDGE,
     INFO_RATE,
@@ -26,10 +26,10 @@ from alignx.evaluate.judge_figure import (
     figure,
     paired_difference,
 )
-from alignx.evaluate.judged import IDENTICAL, JudgedRow
-from alignx.evaluate.judges.interface import INFO, PREFERENCE, REFUSAL, SAFETY, TRUTH
+from alignx.evaluate.judging.headline import LIKELIHOOD, headlines
+from alignx.evaluate.judging.rows import IDENTICAL, JudgedRow
 from alignx.evaluate.methods import ALIGNX
-from alignx.evaluate.preferences import length_controlled, length_controlled_interval, win_rates
+from alignx.evaluate.statistics.preferences import length_controlled, length_controlled_interval, win_rates
 
 # Truth and info speak together: their product is the figure.
 _SECTION_OF = {TRUTH: GPT_JUDGE, INFO: GPT_JUDGE, f"trained-{TRUTH}": TRAINED_TI, f"trained-{INFO}": TRAINED_TI}

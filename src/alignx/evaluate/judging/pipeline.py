@@ -9,13 +9,17 @@ from typing import Any
 
 from alignx.config import RunConfig
 from alignx.errors import ConfigError
-from alignx.evaluate.answers import KeptAnswer, answer_key, answers_of, make_answers, read_answers
-from alignx.evaluate.asking import ask_all, missing_items
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint, train_joint, train_joint_mr
-from alignx.evaluate.judge_figure import Certainty, Scores
-from alignx.evaluate.judge_notes import read_checks, read_notes, write_note
-from alignx.evaluate.judge_scores import judge_figures
-from alignx.evaluate.judged import (
+from alignx.evaluate.judges.budget import Budget
+from alignx.evaluate.judges.interface import Judge
+from alignx.evaluate.judges.registry import make_judges
+from alignx.evaluate.judges.settings import JudgeSettings
+from alignx.evaluate.judging.answers import KeptAnswer, answer_key, answers_of, make_answers, read_answers
+from alignx.evaluate.judging.asking import ask_all, missing_items
+from alignx.evaluate.judging.figure import Certainty, Scores
+from alignx.evaluate.judging.notes import read_checks, read_notes, write_note
+from alignx.evaluate.judging.prompts import TestPrompt, judged_prompts
+from alignx.evaluate.judging.rows import (
     Ask,
     JudgedRow,
     as_document,
@@ -24,15 +28,11 @@ from alignx.evaluate.judged import (
     questions_to,
     read_judged,
 )
-from alignx.evaluate.judges.budget import Budget
-from alignx.evaluate.judges.interface import Judge
-from alignx.evaluate.judges.registry import make_judges
-from alignx.evaluate.judges.settings import JudgeSettings
+from alignx.evaluate.judging.scores import judge_figures
+from alignx.evaluate.judging.verdicts import VerdictStore
 from alignx.evaluate.methods import BASE, is_main, methods, sources
 from alignx.evaluate.pipeline import evaluation_folder_name, find_test_examples
-from alignx.evaluate.prompts import TestPrompt, judged_prompts
-from alignx.evaluate.verdicts import VerdictStore
-from alignx.evaluate.win_rate import win_rate
+from alignx.evaluate.statistics.win_rate import win_rate
 from alignx.models.lazy import LazyBase
 from alignx.progress import notice
 from alignx.runs import processes

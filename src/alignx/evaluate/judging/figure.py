@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from alignx.evaluate.intervals import bootstrap_interval
+from alignx.evaluate.statistics.intervals import bootstrap_interval
 
 WIN_RATE, WIN_RATE_LC, FLIP_RATE = "win_rate", "win_rate_lc", "flip_rate"
 SAFETY_SCORE, REFUSAL_RATE, TRUTH_RATE, INFO_RATE, TI = "safety_score", "refusal_rate", "truth", "info", "ti"

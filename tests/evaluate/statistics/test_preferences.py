@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignx.evaluate.preferences import length_controlled, length_controlled_interval, win_rates
+from alignx.evaluate.statistics.preferences import length_controlled, length_controlled_interval, win_rates
 
 PREFERENCES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=40)
 

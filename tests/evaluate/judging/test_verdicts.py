@@ -7,7 +7,7 @@ import pytest
 from alignx.errors import ArtifactError
 from alignx.evaluate.judges.interface import SAFETY, Item, Judgement, Usage
 from alignx.evaluate.judges.refusal import RefusalJudge
-from alignx.evaluate.verdicts import VerdictStore, verdict_key
+from alignx.evaluate.judging.verdicts import VerdictStore, verdict_key
 
 ITEM = Item(SAFETY, "prompt", "answer")
 VERDICT = Judgement("judged", 1.0, {"flagged": ["self_harm"]}, reply="said", usage=Usage(5, 2, 0.25))

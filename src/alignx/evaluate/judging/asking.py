@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from alignx.evaluate.judges.budget import Budget
 from alignx.evaluate.judges.interface import Item, Judge, Judgement
-from alignx.evaluate.verdicts import Key, VerdictStore, verdict_key
+from alignx.evaluate.judging.verdicts import Key, VerdictStore, verdict_key
 from alignx.progress import progress
 
 _Batch = list[tuple[Key, Item]]

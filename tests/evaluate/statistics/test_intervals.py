@@ -6,8 +6,13 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis.strategies import floats, integers, sampled_from
 
-from alignx.evaluate import intervals
-from alignx.evaluate.intervals import bootstrap_interval, bootstrap_ratio, bootstrap_stratified_mean, stratified_mean
+from alignx.evaluate.statistics import intervals
+from alignx.evaluate.statistics.intervals import (
+    bootstrap_interval,
+    bootstrap_ratio,
+    bootstrap_stratified_mean,
+    stratified_mean,
+)
 
 SEEDS = integers(0, 2**16)
 

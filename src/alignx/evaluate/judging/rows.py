@@ -8,9 +8,9 @@ from typing import Any
 
 from alignx.data.example import hash_prompt
 from alignx.errors import ArtifactError
-from alignx.evaluate.answers import KeptAnswer
 from alignx.evaluate.judges.interface import PREFERENCE, Item, Judge, Judgement
-from alignx.evaluate.verdicts import template_hash
+from alignx.evaluate.judging.answers import KeptAnswer
+from alignx.evaluate.judging.verdicts import template_hash
 from alignx.runs.files import read_jsonl
 
 OURS_FIRST, BASELINE_FIRST, IDENTICAL = "ours first", "baseline first", "identical"

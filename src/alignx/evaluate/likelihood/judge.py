@@ -13,8 +13,8 @@ import numpy as np
 
 from alignx.data.example import Example
 from alignx.data.template import PromptTemplate
-from alignx.evaluate.multiple_choice import mc1, mc2
-from alignx.evaluate.qa6 import primed_answers
+from alignx.evaluate.likelihood.multiple_choice import mc1, mc2
+from alignx.evaluate.likelihood.qa6 import primed_answers
 from alignx.models.answer_batch import PromptAnswers
 
 CHAT, QA6 = "chat", "qa6"

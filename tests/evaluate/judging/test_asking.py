@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignx.errors import JudgeError
-from alignx.evaluate.asking import ask_all, missing_items
 from alignx.evaluate.judges.budget import Budget
 from alignx.evaluate.judges.interface import SAFETY, Item, Judgement, Usage
-from alignx.evaluate.verdicts import VerdictStore
+from alignx.evaluate.judging.asking import ask_all, missing_items
+from alignx.evaluate.judging.verdicts import VerdictStore
 
 ITEMS = [Item(SAFETY, f"prompt {number}", "answer") for number in range(30)]
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from alignx.evaluate.judge_figure import Certainty, figure
-from alignx.evaluate.judge_scores import judge_figures, measure
-from alignx.evaluate.judged import BASELINE_FIRST, IDENTICAL, OURS_FIRST, JudgedRow
+from alignx.evaluate.judging.figure import Certainty, figure
+from alignx.evaluate.judging.rows import BASELINE_FIRST, IDENTICAL, OURS_FIRST, JudgedRow
+from alignx.evaluate.judging.scores import judge_figures, measure
 
 SURE = Certainty(coverage_floor=0.9, n_draws=200, seed=0)
 GROUPS = {"helpful": "alpaca", "harmless": "beavertails", "honest": "truthfulqa"}

@@ -10,9 +10,9 @@ import pytest
 
 from alignx.config import RunConfig
 from alignx.data.example import Example
-from alignx.evaluate.likelihood import judge, likelihood_items
+from alignx.evaluate.likelihood.judge import judge, likelihood_items
+from alignx.evaluate.likelihood.qa6 import primed_answers
 from alignx.evaluate.pipeline import run_evaluate
-from alignx.evaluate.qa6 import primed_answers
 from alignx.models.load import BaseModel, load_base
 from alignx.models.scoring import answer_log_probs
 from alignx.runs import RunDirectory

@@ -1,0 +1,1 @@
+"""The likelihood judge: what the aligned model itself finds likely, with no judge model."""
