@@ -1,5 +1,6 @@
 """`alignx judge train`: labelled answers -> a judge with its own held-out figures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def train_judge(
         data: labelled answers.
         out: its folder; a judge that lies there is replaced, unless it was made from the same inputs.
         options: how.
-        runs: runs whose answers it will judge: their test prompts are held out.
+        runs: runs whose answers it will judge: their test prompts are never trained on.
 
     Raises:
         ConfigError: unknown kind, or a folder that holds something else.
@@ -117,7 +118,7 @@ def train_judge(
         "training": {
             **found.notes,
             "split": f"by prompt: ordered by sha256(judge-{options.seed} + prompt), {options.held_out:g} held out, "
-            "test prompts of the named runs first",
+            "and test prompts of the named runs never trained on",
             "seed": options.seed,
             "penalty": fitted.penalty,
             "temperature": fitted.temperature,
@@ -144,10 +145,9 @@ def _divided(question: str, data: Sequence[Path], options: TrainingOptions, kept
     found = read_labelled(data, question=question)
     labelled = limited(found.answers, options.limit, options.seed)
     assumed = limited(read_assumed_safe(options.assume_safe), len(labelled), options.seed)
-    held = frozenset().union(
-        *(held_out_prompts(of, options.held_out, options.seed, first=kept_out) for of in (labelled, assumed))
-    )
-    training = [answer for answer in (*labelled, *assumed) if not answer.known_hashes & held]
+    held = frozenset().union(*(held_out_prompts(of, options.held_out, options.seed) for of in (labelled, assumed)))
+    never = held | kept_out
+    training = [answer for answer in (*labelled, *assumed) if not answer.known_hashes & never]
     labelled_tests, assumed_tests = (
         [answer for answer in answers if answer.known_hashes & held] for answers in (labelled, assumed)
     )
@@ -161,10 +161,10 @@ def _divided(question: str, data: Sequence[Path], options: TrainingOptions, kept
         "repeated": found.n_repeated,
         "both_labels": found.n_both,
         "assume_safe": [path.name for path in options.assume_safe],
-        "assumed_safe": len(assumed) - len(assumed_tests),
+        "assumed_safe": sum(not answer.known_hashes & never for answer in assumed),
         "answers": len(training),
         "prompts": len({answer.prompt_hash for answer in training}),
-        "test_prompts_held_out": len(kept_out & {answer.prompt_hash for answer in (*labelled, *assumed)}),
+        "test_prompts_left_out": len(kept_out & {answer.prompt_hash for answer in (*labelled, *assumed)}),
     }
     return _Divided(training, labelled_tests, assumed_tests, notes)
 
@@ -197,24 +197,18 @@ def prompts_to_judge(runs: Sequence[Path]) -> frozenset[str]:
     return frozenset(found)
 
 
-def held_out_prompts(
-    answers: Sequence[LabelledAnswer], share: float, seed: int, *, first: frozenset[str] = frozenset()
-) -> frozenset[str]:
-    """Hashes of the prompts that are never trained on.
+def held_out_prompts(answers: Sequence[LabelledAnswer], share: float, seed: int) -> frozenset[str]:
+    """Hashes of the prompts that a judge is measured on, and so never trained on: a random share of all.
+
+    A run's test prompts are no such sample: BeaverTails' test split has prompts with a safe answer only.
 
     Args:
         answers: all answers.
         share: of the prompts, in (0, 1).
         seed: of the order.
-        first: hashes that are held out whatever the order.
     """
     order = sorted({(hash_prompt(answer.prompt, salt=f"judge-{seed}"), answer.prompt_hash) for answer in answers})
-    chosen = {prompt for _, prompt in order if prompt in first}
-    for _, prompt in order:
-        if len(chosen) >= share * len(order):
-            break
-        chosen.add(prompt)
-    return frozenset(chosen)
+    return frozenset(prompt for _, prompt in order[: math.ceil(share * len(order))])
 
 
 def limited(answers: Sequence[LabelledAnswer], limit: int | None, seed: int) -> list[LabelledAnswer]:
