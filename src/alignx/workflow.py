@@ -20,7 +20,7 @@ from alignx.evaluate.pipeline import TEST, run_evaluate
 from alignx.evaluate.probe.pipeline import ProbeOptions, run_probe
 from alignx.evaluate.seeds import check_poolable
 from alignx.evaluate.tradeoff.pipeline import DEFAULT_LIMIT, DEFAULT_RESOLUTION, run_tradeoff
-from alignx.evaluate.tradeoff.pooled import dial_step, pool_tradeoffs
+from alignx.evaluate.tradeoff.pooled import pool_tradeoffs
 from alignx.evaluate.trained.check import Check, CheckOptions, check_judge
 from alignx.evaluate.variability import run_variability
 from alignx.mixture.showcase import run_showcase
@@ -131,8 +131,7 @@ def tradeoff(
 ) -> dict[str, Any] | None:
     """Sweep the dial of a run, or of several that differ in seed; see `run_tradeoff` and `pool_tradeoffs`.
 
-    Runs that were evaluated have their reports written anew. Several are swept along dials of the same weights: the
-    widest that any of them needs.
+    Runs that were evaluated have their reports written anew.
 
     Raises:
         ConfigError: the runs cannot be pooled.
@@ -142,21 +141,12 @@ def tradeoff(
     configs = [run.read_config() for run in runs]
     check_poolable(configs, outs)
 
-    def swept(at: int, step: float | None) -> dict[str, Any] | None:
-        with writing(outs[at]) as run:
-            metrics = run_tradeoff(configs[at], run, limit=limit, resolution=resolution, step=step)
+    for config, out in zip(configs, outs, strict=True):
+        with writing(out) as run:
+            metrics = run_tradeoff(config, run, limit=limit, resolution=resolution)
             if metrics is not None and (run.evaluation_folder(TEST) / "metrics.json").is_file():
                 write_report(run)
-            return metrics
-
-    found = [swept(at, None) for at in range(len(runs))]
-    if len(runs) == 1 or found[0] is None:
-        return found[0]
-    steps = [dial_step(metrics) for metrics in found if metrics is not None]
-    for at, step in enumerate(steps):
-        if step < max(steps):
-            swept(at, max(steps))
-    return pool_tradeoffs(runs)
+    return metrics if len(runs) == 1 or metrics is None else pool_tradeoffs(runs)
 
 
 def ablate(outs: Sequence[Path], options: AblationOptions) -> dict[str, Any]:

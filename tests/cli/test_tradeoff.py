@@ -13,7 +13,6 @@ from alignx.cli import run
 from alignx.config import RunConfig
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.evaluate.tradeoff.pipeline import read_tradeoff, run_tradeoff
-from alignx.evaluate.tradeoff.settings import dial_values
 from alignx.runs import RunDirectory
 from alignx.runs.files import read_jsonl
 from alignx.stage1.pipeline import run_stage1
@@ -62,8 +61,8 @@ def test_every_setting_has_every_axiss_measures(swept: Path) -> None:
         assert list(setting["axes"]) == AXES
         assert all(one["headline"] is not None for one in setting["axes"].values())
         kinds[setting["kind"]] = kinds.get(setting["kind"], 0) + 1
-    # 3 x 8 + the rest; the grid of resolution 3; cautious, frank, eager and the run's own; base, experts, joint, ...
-    assert kinds == {"dial": 25, "grid": 10, "static": 10, "preset": 4, "method": 7}
+    # 3 x 9 + the rest; the grid of resolution 3; cautious, frank, eager and the run's own; base, experts, joint, ...
+    assert kinds == {"dial": 28, "grid": 10, "static": 10, "preset": 4, "method": 7}
     names = [row["setting"] for row in read_jsonl(swept / "eval/tradeoff/settings.jsonl")]
     assert names == list(found["settings"])
     assert "ties" in names and "joint" in names and "preset-clinic" in names
@@ -81,12 +80,16 @@ def test_settings_that_come_to_the_same_mixture_agree(swept: Path) -> None:
         assert settings[one]["axes"] == settings[other]["axes"]
 
 
-def test_the_share_of_an_expert_rises_along_its_dial_from_near_none_to_near_all(swept: Path) -> None:
+def test_the_share_of_an_expert_rises_along_its_dial_in_even_steps(swept: Path) -> None:
     found = figures(swept)
     for axis, dial in found["dials"].items():
         shares = [found["settings"][name]["mean_pi"][axis][axis] for name in dial["settings"]]
-        assert shares == sorted(shares) and shares[0] <= 0.1 and shares[-1] >= 0.9
-        assert -1 <= dial["spearman"] <= 1 and len(dial["settings"]) == len(dial["values"]) == 9
+        assert shares == dial["shares"] == sorted(shares)
+        # The weights are found on calibration prompts.
+        assert shares == pytest.approx([n / 10 for n in range(1, 10)], abs=0.3)
+        weights = [found["settings"][name]["weights"][axis] for name in dial["settings"]]
+        assert weights == sorted(weights) and len(weights) == 9
+        assert -1 <= dial["spearman"] <= 1
         assert dial["gain"] == pytest.approx(dial["highest"] - dial["lowest"])
         assert set(dial["cost"]) == set(AXES) - {axis}
 
@@ -173,17 +176,13 @@ def test_a_sweep_of_another_mixture_is_left_out_of_the_report(
 
 
 @pytest.mark.timeout(300)
-def test_seeds_are_pooled_along_the_widest_dial_that_any_needs(
-    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeds_are_pooled(swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = without_report(swept, tmp_path / "one"), tmp_path / "two"
     config, directory = RunDirectory(one).read_config().model_copy(update={"seed": 1}), RunDirectory(two)
     run_stage1(config, directory)
     run_stage2(config, directory)
     run_evaluate(config, directory)
     make_merge(config, directory, "ties")
-    needed = iter([4.0, 8.0])
-    monkeypatch.setattr("alignx.evaluate.tradeoff.pipeline._dial_values", lambda *_: dial_values(next(needed)))
     assert run(["tradeoff", str(one), str(two), "--limit", "4", "--resolution", "3"]) == 0
     printed = capsys.readouterr().out
     assert "seeds 0 and 1 together" in printed and "pooled.json" in printed
@@ -191,11 +190,12 @@ def test_seeds_are_pooled_along_the_widest_dial_that_any_needs(
     alone = [figures(root) for root in (one, two)]
     assert pooled["seeds"] == [0, 1] and pooled["n"] == dict.fromkeys(AXES, 8)
     for axis, dial in pooled["dials"].items():
-        assert dial["values"] == list(dial_values(8.0)) == alone[0]["dials"][axis]["values"]
+        name = dial["settings"][0]
+        weights = [found["settings"][name]["weights"][axis] for found in (pooled, *alone)]
+        assert weights[0] == pytest.approx((weights[1] * weights[2]) ** 0.5) and weights[1] != weights[2]
         assert dial["spearman_by_seed"] == [found["dials"][axis]["spearman"] for found in alone]
         ends = [found["dials"][axis]["highest"] for found in alone]
         assert dial["highest"] == pytest.approx(sum(ends) / 2) and ends[0] != ends[1]
-    monkeypatch.undo()
     assert "give runs of different seeds" in refused(capsys, "tradeoff", str(one), str(one))
     assert run(["tradeoff", str(one), "--limit", "4", "--resolution", "3"]) == 0
     assert not (one / "eval/tradeoff/pooled.json").exists()  # it spoke of another sweep

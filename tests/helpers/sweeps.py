@@ -7,15 +7,16 @@ import numpy as np
 from alignx.evaluate.tradeoff.scoring import PromptScore
 from alignx.evaluate.tradeoff.settings import (
     REST,
+    Setting,
     dial_settings,
-    dial_values,
+    dial_weights,
     grid_settings,
     preset_settings,
     static_settings,
 )
 from alignx.evaluate.tradeoff.surface import Roles, Sweep, surface
+from alignx.stage2.dial import Dial
 
-DIAL_VALUES = dial_values(4.0)
 METRICS = ("win_rate", "safe_preferred", "mc2")
 ROUTED = 0.8  # share a prompt's own expert gets with the dial at rest
 
@@ -27,14 +28,19 @@ def make_sweep(
     metric = {axis: METRICS[at % len(METRICS)] for at, axis in enumerate(axes)}
     axis_of = [axis for axis in axes for _ in range(n)]
     noise = np.random.default_rng(0).normal(0, 0.3, size=len(axis_of))
-    swept = {one.name: one for along in dial_settings(axes, DIAL_VALUES).values() for one in along}
-    swept |= {one.name: one for one in [*grid_settings(axes, resolution), *preset_settings(axes, {})]}
     fixed = {one.name: one for one in static_settings(axes, resolution)}
 
     def routed(weights: dict[str, float], own: str) -> dict[str, float]:
         odds = {to: (ROUTED if to == own else (1 - ROUTED) / len(axes)) * weights.get(to, 1.0) for to in axes}
         return {to: value / sum(odds.values()) for to, value in odds.items()}
 
+    dials = dial_settings(
+        {axis: dial_weights(lambda weight, axis=axis: routed({axis: weight}, axis)[axis]) for axis in axes}
+    )
+    swept = {
+        one.name: one for one in [Setting(REST, "dial", Dial()), *(one for along in dials.values() for one in along)]
+    }
+    swept |= {one.name: one for one in [*grid_settings(axes, resolution), *preset_settings(axes, {})]}
     pi = {name: {own: routed(dict(one.dial.weights), own) for own in axes} for name, one in swept.items()}
     pi |= {name: {own: dict(one.dial.weights) for own in axes} for name, one in fixed.items()}
     pi |= {f"expert-{axis}": {own: {to: float(to == axis) for to in axes} for own in axes} for axis in axes}
@@ -49,8 +55,9 @@ def make_sweep(
 
     scores = {name: [score(name, row) for row in range(len(axis_of))] for name in [*methods, *swept, *fixed]}
     roles = Roles(
-        dials={axis: [one.name for one in along] for axis, along in dial_settings(axes, DIAL_VALUES).items()},
-        values=DIAL_VALUES,
+        dials={axis: [one.name for one in along] for axis, along in dials.items()},
+        shares={axis: [pi[one.name][axis][axis] for one in along] for axis, along in dials.items()},
+        rest=REST,
         swept=[name for name, one in swept.items() if one.kind != "preset"],
         fixed=list(fixed),
         rivals=[*methods, *fixed],

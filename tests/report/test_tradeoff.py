@@ -18,7 +18,7 @@ AXES = ["helpful", "harmless", "honest"]
 def test_the_sentences_follow_the_figures():
     metrics = make_sweep(AXES)
     text = " ".join(sentences(metrics))
-    assert "from 1/256 to 256" in text and "(helpful 6, harmless 6, honest 6)" in text
+    assert "10%, 20% and so on to 90%" in text and "(helpful 6, harmless 6, honest 6)" in text
     assert text.count("rises with its dial (Spearman 1.00)") == 3
     assert "Of 12 mixtures that are the same for every prompt, fixed ones and merges, 12 have a setting" in text
     assert "Beyond" not in text

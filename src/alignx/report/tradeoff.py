@@ -1,7 +1,6 @@
 """The sweep of the dial in words and tables: what each axis gains and costs, and what lies beyond the dial's reach."""
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 from alignx.config import MERGE_NAMES
@@ -29,38 +28,34 @@ def setting_label(name: str) -> str:
     """A setting's name as readers see it.
 
     Example:
-        >>> setting_label("dial-harmless-0.0625"), setting_label("grid-2-1-0"), setting_label("static-2-1-0")
-        ('harmless x 1/16', 'weights 2:1:0', 'fixed 2:1:0')
+        >>> setting_label("dial-harmless-10"), setting_label("grid-2-1-0"), setting_label("static-2-1-0")
+        ('harmless at 10%', 'weights 2:1:0', 'fixed 2:1:0')
     """
     kind, _, rest = name.partition("-")
     if name == "rest":
         return "dial at rest"
     if kind == "dial":
-        axis, _, value = rest.rpartition("-")
-        return f"{axis} x {factor_label(float(value))}"
+        axis, _, share = rest.rpartition("-")
+        return f"{axis} at {share}%"
     if kind in {"grid", "static"}:
         return f"{'weights' if kind == 'grid' else 'fixed'} {rest.replace('-', ':')}"
     return f"preset {rest}" if kind == "preset" else method_label(name)
 
 
-def factor_label(value: float) -> str:
-    """A factor as a whole number or a fraction.
-
-    Example:
-        >>> factor_label(0.25), factor_label(16.0)
-        ('1/4', '16')
-    """
-    return str(Fraction(value).limit_denominator(10**6))
+def weights_label(metrics: Mapping[str, Any], axis: str) -> str:
+    """From which weight to which an axis's dial was turned."""
+    names = metrics["dials"][axis]["settings"]
+    return " to ".join(f"{metrics['settings'][names[at]]['weights'][axis]:.3g}" for at in (0, -1))
 
 
 def sentences(metrics: Mapping[str, Any]) -> list[str]:
     """What to take away, computed from the figures."""
     counts = ", ".join(f"{axis} {n}" for axis, n in metrics["n"].items())
-    first, last = (factor_label(metrics["dials"][metrics["axes"][0]]["values"][at]) for at in (0, -1))
     found = [
-        f"Every axis's weight was turned from {first} to {last} while the others stayed at 1, on test prompts "
-        f"({counts}{_of_seeds(metrics)}), by the likelihood judge. An axis's gain is read on its own prompts, its cost "
-        "on the others'."
+        "Every axis's weight was turned while the others stayed at 1: nine settings, at which its expert gets 10%, 20% "
+        "and so on to 90% of the mixture on the axis's calibration prompts. Scored on test prompts "
+        f"({counts}{_of_seeds(metrics)}), likelihood judge. An axis's gain is read on its own prompts, its cost on the "
+        "others'."
     ]
     for axis, n in metrics.get("measurable", {}).items():
         if metrics["measure"][axis] == "minus_loss" and n < metrics["n"][axis]:
@@ -77,16 +72,14 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
 def dial_table(metrics: Mapping[str, Any]) -> Table:
     """Each axis's own measure along its dial."""
     rows, by_seed = [], len(metrics.get("seeds", ())) > 1
-    first, last = (factor_label(next(iter(metrics["dials"].values()))["values"][at]) for at in (0, -1))
     for axis, dial in metrics["dials"].items():
-        shares = [
-            metrics["settings"][name]["mean_pi"][axis][axis] for name in (dial["settings"][0], dial["settings"][-1])
-        ]
+        rest = metrics["settings"]["rest"]["mean_pi"][axis][axis]
         cells = (
             Cell(MEASURES[metrics["measure"][axis]]),
-            Cell(" to ".join(per_cent(share, 0) for share in shares)),
+            Cell(weights_label(metrics, axis)),
+            Cell(" to ".join(per_cent(share, 0) for share in (dial["shares"][0], dial["shares"][-1]))),
             Cell(number(dial["lowest"])),
-            Cell(number(dial["rest"])),
+            Cell(number(dial["rest"]), f"at {per_cent(rest, 0)}"),
             Cell(number(dial["highest"])),
             Cell(_signed(dial["gain"]), _between(dial["gain_interval"])),
             Cell(_maybe(dial["spearman"], 2), _between(dial["spearman_interval"], 2)),
@@ -95,15 +88,15 @@ def dial_table(metrics: Mapping[str, Any]) -> Table:
         )
         rows.append(Row(axis, axis, cells))
     correlations = ("Spearman", *(["Spearman, seed by seed"] if by_seed else []), "Spearman, loss")
-    titles = ("share of its expert", f"at {first}", "at rest", f"at {last}", "change", *correlations)
+    titles = ("weight", "share of its expert", "lowest setting", "at rest", "highest", "change", *correlations)
     return Table(
         "Each axis's own measure along its dial, on its own prompts (higher is better)",
         "axis",
         (Column("measure", is_text=True), *(Column(title) for title in titles)),
         tuple(rows),
-        "Spearman: rank correlation of the axis's weight with its measure over the settings of its dial; 1 is a "
-        "measure that only rises as the dial is turned up. With each: its 95% interval over prompts. Spearman, loss: "
-        "the same for minus the loss on the reference answers.",
+        "Spearman: rank correlation of the share of the axis's expert with its measure over the settings of its dial; "
+        "1 is a measure that only rises as the dial is turned up. With each: its 95% interval over prompts. Spearman, "
+        "loss: the same for minus the loss on the reference answers.",
     )
 
 

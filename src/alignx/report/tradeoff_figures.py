@@ -17,7 +17,7 @@ from matplotlib.tri import Triangulation
 from alignx.config import MERGE_NAMES
 from alignx.evaluate.tradeoff.pareto import pareto_front
 from alignx.report.svg import BLUE, GREY, INK, PALETTE, VERMILLION, house_style, inline_svg
-from alignx.report.tradeoff import best_fixed, factor_label, setting_label
+from alignx.report.tradeoff import best_fixed, setting_label, weights_label
 from alignx.report.wording import (
     BASE,
     EXPERT_PREFIX,
@@ -42,7 +42,7 @@ _LONGEST_NAME = 28
 
 
 def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
-    """One panel an axis: what every axis's measure does as this axis's weight is turned, and the share it gets.
+    """One panel an axis: what every axis's measure does as this axis's weight is turned.
 
     Args:
         metrics: what `eval/tradeoff/metrics.json` holds.
@@ -50,12 +50,10 @@ def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
     """
     panels = []
     for at, (axis, dial) in enumerate(metrics["dials"].items()):
-        places = range(len(dial["values"]))
+        places = dial["shares"]
         with house_style():
             figure = Figure(figsize=(_WIDTH, 3.7 + 0.2 * ((len(metrics["axes"]) + 2) // 2)), layout="constrained")
             axes = figure.subplots()
-            shares = [metrics["settings"][name]["mean_pi"][axis][axis] for name in dial["settings"]]
-            axes.plot(places, shares, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), label="share of its expert")
             for number_of, other in enumerate(metrics["axes"]):
                 curve = [metrics["settings"][name]["axes"][other]["normalised"] for name in dial["settings"]]
                 axes.plot(
@@ -68,15 +66,16 @@ def dial_figure(metrics: Mapping[str, Any], *, prefix: str = "dial") -> str:
                     markersize=5.5 if other == axis else 4,
                     label=_shortened(other),
                 )
-            axes.axvline(dial["values"].index(1.0), color=GREY, linewidth=0.8)
-            axes.set_xticks(list(places), _tick_labels(dial["values"]), fontsize=8)
+            rest = metrics["settings"]["rest"]["mean_pi"][axis][axis]
+            axes.axvline(rest, color=GREY, linewidth=0.8, label="dial at rest")
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
             axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.grid(axis="y")
-            axes.set_xlabel(f"weight of {_shortened(axis)}, the others at 1")
+            axes.set_xlabel(f"share of its expert (weight {weights_label(metrics, axis)})")
             axes.set_ylabel("of the range from worst to best")
             figure.suptitle(f"{axis} turned", x=0.01, ha="left", fontsize=10, fontweight="bold")
             figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-            label = f"Turning {axis} from {factor_label(dial['values'][0])} to {factor_label(dial['values'][-1])}: "
+            label = f"Turning {axis} by its weight, {weights_label(metrics, axis)}: "
             label += "; ".join(
                 f"{other} from {_place(metrics, dial['settings'][0], other)} to "
                 f"{_place(metrics, dial['settings'][-1], other)}"
@@ -163,13 +162,6 @@ def pair_figure(metrics: Mapping[str, Any], *, prefix: str = "pair") -> str:
             figure.legend(loc="outside lower center", ncols=2, fontsize=8)
             panels.append(inline_svg(figure, prefix=f"{prefix}-{at}", label=_pair_label(metrics, first, second)))
     return "\n".join(panels)
-
-
-def _tick_labels(values: Sequence[float]) -> list[str]:
-    """Factors as words; every second one where all would run into each other."""
-    labels = [factor_label(value) for value in values]
-    crowded = max(map(len, labels)) > 5
-    return [label if at % 2 == 0 or not crowded else "" for at, label in enumerate(labels)]
 
 
 def _comparators(axes: Axes, metrics: Mapping[str, Any], first: str, second: str, shown: Any) -> None:

@@ -9,8 +9,8 @@ from alignx.report.tradeoff_figures import dial_figure, pair_figure, triangle_fi
 
 DIAL_CAPTION = (
     "What every axis's own measure does as one axis's weight is turned and the others stay at 1, from the worst (0%) "
-    "to the best (100%) of all swept and fixed mixtures. Thick: the axis that is turned. Dotted grey: the mean share "
-    "of its expert on its own prompts. Vertical line: the dial at rest."
+    "to the best (100%) of all swept and fixed mixtures, over the mean share that the turned axis's expert gets on its "
+    "own prompts. Thick: the axis that is turned. Vertical line: the dial at rest."
 )
 TRIANGLE_CAPTION = (
     "Every axis's measure over the shares of all weights: in a corner one axis is on alone, in the middle all weigh "

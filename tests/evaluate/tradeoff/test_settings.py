@@ -1,19 +1,18 @@
 from math import comb
 
+import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers
 
 from alignx.config import DialPreset
 from alignx.evaluate.tradeoff.settings import (
-    DIAL_STEPS,
-    REST,
+    DIAL_SHARES,
     dial_settings,
-    dial_values,
+    dial_weights,
     grid_settings,
     preset_settings,
     simplex_grid,
     static_settings,
-    wide_enough,
 )
 from alignx.stage2.dial import Dial
 
@@ -27,13 +26,11 @@ def test_the_grid_holds_every_share_once(m, resolution):
     assert all(len(steps) == m and sum(steps) == resolution and min(steps) >= 0 for steps in grid)
 
 
-def test_nine_settings_a_dial_share_the_rest():
-    values = dial_values(4.0)
-    dials = dial_settings(AXES, values)
-    assert len(values) == 9 and values[0] == 1 / 256 and values[-1] == 256
-    assert [setting.name for setting in dials["honest"]][3:6] == ["dial-honest-0.25", REST, "dial-honest-4"]
-    assert {axis: settings[4] for axis, settings in dials.items()} == dict.fromkeys(AXES, dials["helpful"][4])
-    assert dials["harmless"][-1].dial == Dial({"harmless": 256.0})
+def test_nine_settings_a_dial_named_by_the_share_they_come_to():
+    weights = dial_weights(lambda weight: weight / (weight + 1))
+    dials = dial_settings({axis: weights for axis in AXES})
+    assert [setting.name for setting in dials["honest"]][:2] == ["dial-honest-10", "dial-honest-20"]
+    assert dials["harmless"][-1].dial == Dial({"harmless": weights[-1]}) and len(dials["helpful"]) == 9
 
 
 def test_grid_and_static_mixtures_lie_on_the_same_places():
@@ -51,14 +48,16 @@ def test_presets_are_placed_but_for_those_that_the_dials_already_hold():
     assert names == ["preset-clinic", "preset-cautious", "preset-frank", "preset-eager"]
 
 
-@given(odds=floats(0.05, 20_000))
-def test_a_dial_is_as_wide_as_the_router_is_sure(odds):
-    def share(_: str, weight: float) -> float:
+@given(odds=floats(1e-4, 1e4))
+def test_a_dials_weights_come_to_the_shares_however_sure_the_router_is(odds):
+    def share(weight: float) -> float:
         return odds * weight / (odds * weight + 1)
 
-    values = wide_enough(share, AXES)
-    step = values[5]
-    reaches = share("", values[0]) <= 0.1 and share("", values[-1]) >= 0.9
-    assert values == dial_values(step) and (reaches or step == DIAL_STEPS[-1])
-    narrower = [dial_values(one) for one in DIAL_STEPS if one < step]
-    assert not any(share("", one[0]) <= 0.1 and share("", one[-1]) >= 0.9 for one in narrower)
+    weights = dial_weights(share)
+    assert [share(weight) for weight in weights] == pytest.approx(DIAL_SHARES, abs=1e-9)
+    assert list(weights) == sorted(weights)
+
+
+def test_a_share_that_no_weight_reaches_has_the_end_of_the_dial():
+    low, *_, high = dial_weights(lambda weight: 0.3 + 0.3 * weight / (weight + 1))
+    assert low < 1e-7 and high > 1e7

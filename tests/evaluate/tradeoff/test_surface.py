@@ -50,7 +50,8 @@ def three_points(values, rival):
     scores = {name: [PromptScore(-pair[row > 3]) for row in range(8)] for name, pair in by_name.items()}
     roles = Roles(
         dials={"a": ["low", "rest", "high"], "b": ["high", "rest", "low"]},
-        values=(0.5, 1.0, 2.0),
+        shares={"a": (0.2, 0.4, 0.6), "b": (0.2, 0.4, 0.6)},
+        rest="rest",
         swept=names[:3],
         fixed=[],
         rivals=["rival"],
@@ -106,7 +107,8 @@ def test_rows_of_one_prompt_are_drawn_together():
     losses = {name: rng.normal(2, 1, size=12) for name in ("low", "rest", "high")}
     axis_of, prompts = ["a"] * 6 + ["b"] * 6, [f"p{n}" for n in range(12)]
     along = ["low", "rest", "high"]
-    roles = Roles({"a": along, "b": along[::-1]}, (0.5, 1.0, 2.0), swept=along, fixed=[], rivals=["rest"])
+    dials, shares = {"a": along, "b": along[::-1]}, dict.fromkeys("ab", (0.2, 0.4, 0.6))
+    roles = Roles(dials, shares, rest="rest", swept=along, fixed=[], rivals=["rest"])
 
     def figures(times, prompt_of):
         scores = {name: [PromptScore(float(one)) for one in [*of] * times] for name, of in losses.items()}

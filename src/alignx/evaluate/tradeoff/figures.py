@@ -7,6 +7,7 @@ from alignx.config import RunConfig
 from alignx.evaluate.likelihood.judge import CHAT
 from alignx.evaluate.tradeoff.scoring import PromptScore
 from alignx.evaluate.tradeoff.settings import (
+    REST,
     Setting,
     dial_settings,
     grid_settings,
@@ -15,33 +16,32 @@ from alignx.evaluate.tradeoff.settings import (
 )
 from alignx.evaluate.tradeoff.surface import Roles, Sweep, surface
 from alignx.models.precision import resolved_precision
+from alignx.stage2.dial import Dial
 
 # Setting -> axis of the prompts -> axis of the expert -> mean mixture weight.
 Shares = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
-def swept_settings(config: RunConfig, values: Sequence[float], resolution: int) -> list[Setting]:
-    """Everything that is swept, each setting once.
+def swept_settings(config: RunConfig, weights: Mapping[str, Sequence[float]], resolution: int) -> list[Setting]:
+    """Everything that is swept, the dial at rest first.
 
     Args:
         config: its axes and presets.
-        values: the weights along every dial.
+        weights: axis -> the weights along its dial.
         resolution: steps along an edge of the grid over the simplex.
     """
     axes = list(config.axes)
-    along = [setting for settings in dial_settings(axes, values).values() for setting in settings]
-    found = [
-        *along,
+    return [
+        Setting(REST, "dial", Dial()),
+        *(setting for settings in dial_settings(weights).values() for setting in settings),
         *grid_settings(axes, resolution),
         *preset_settings(axes, config.presets),
         *static_settings(axes, resolution),
     ]
-    return list({setting.name: setting for setting in found}.values())
 
 
 def tradeoff_figures(
     config: RunConfig,
-    values: Sequence[float],
     settings: Sequence[Setting],
     scores: Mapping[str, Sequence[PromptScore]],
     shares: Shares,
@@ -53,8 +53,7 @@ def tradeoff_figures(
 
     Args:
         config: axes, what each is judged by, draws of the bootstrap, its seed.
-        values: the weights along every dial.
-        settings: what was swept.
+        settings: what was swept; those of a dial in ascending order.
         scores: setting or method -> its score of every row.
         shares: of every setting.
         axis_of: axis of each row.
@@ -65,9 +64,11 @@ def tradeoff_figures(
     by_kind = {kind: [one.name for one in settings if one.kind == kind] for kind in ("dial", "grid", "static")}
     made = {setting.name for setting in settings}
     methods = [name for name in scores if name not in made]
+    dials = {axis: [one.name for one in settings if one.kind == "dial" and one.axis == axis] for axis in axes}
     roles = Roles(
-        dials={axis: [one.name for one in along] for axis, along in dial_settings(axes, values).items()},
-        values=values,
+        dials=dials,
+        shares={axis: [shares[name][axis][axis] for name in names] for axis, names in dials.items()},
+        rest=REST,
         swept=[*by_kind["dial"], *by_kind["grid"]],
         fixed=by_kind["static"],
         rivals=[*methods, *by_kind["static"]],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from alignx.evaluate.likelihood.judge import likelihood_items
 from alignx.evaluate.methods import ALIGNX, methods, sources
 from alignx.evaluate.tradeoff.figures import swept_settings, tradeoff_figures
 from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer, mean_scores
-from alignx.evaluate.tradeoff.settings import Setting, dial_values, wide_enough
+from alignx.evaluate.tradeoff.settings import Setting, dial_weights
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
+from alignx.models.load import BaseModel
 from alignx.progress import notice
 from alignx.runs.directory import RunDirectory, fingerprint
 from alignx.runs.environment import describe_environment
@@ -41,7 +43,6 @@ def run_tradeoff(
     *,
     limit: int = DEFAULT_LIMIT,
     resolution: int = DEFAULT_RESOLUTION,
-    step: float | None = None,
     lazy: LazyBase | None = None,
 ) -> dict[str, Any] | None:
     """Sweep the dial and score every setting with the likelihood judge.
@@ -51,7 +52,6 @@ def run_tradeoff(
         run: a run directory whose Stage 2 is finished.
         limit: most test prompts of an axis, drawn by hash order.
         resolution: steps along an edge of the grid over the simplex.
-        step: factor between neighbouring weights of a dial; none: the narrowest that is `wide_enough`.
         lazy: the base; none loads its own.
 
     Returns:
@@ -75,8 +75,7 @@ def run_tradeoff(
     joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
     folder = run.evaluation_folder(TRADEOFF)
     routing = mocae.route(signatures)
-    values = dial_values(step) if step else _dial_values(mocae, routing, examples)
-    settings = swept_settings(config, values, resolution)
+    settings = swept_settings(config, _dial_weights(config, run, base, mocae), resolution)
     with install_experts(config, run, base, also=also) as gated:
         trained = _trained(run, gated)
         scorer = Scorer(config, base, gated, trained, items, folder / "scores.jsonl")
@@ -92,7 +91,6 @@ def run_tradeoff(
     shares = {setting.name: _mean_shares(setting, mocae, routing, examples) for setting in settings}
     metrics = tradeoff_figures(
         config,
-        values,
         settings,
         scores,
         shares,
@@ -181,12 +179,16 @@ def _trained(run: RunDirectory, gated: GatedModel) -> dict[str, str]:
     return {name: run.step_fingerprint(_step_of(name)) for name in gated.names}
 
 
-def _dial_values(mocae: Mocae, routing: Routing, examples: Sequence[Example]) -> tuple[float, ...]:
-    def own_share(axis: str, weight: float) -> float:
-        setting = Setting("", "dial", Dial({axis: weight}), axis)
-        return _mean_shares(setting, mocae, routing, examples)[axis][axis]
+def _dial_weights(config: RunConfig, run: RunDirectory, base: BaseModel, mocae: Mocae) -> dict[str, tuple[float, ...]]:
+    """Axis -> the weights along its dial, found on calibration prompts: the same for every draw of test prompts."""
+    examples = [example for axis in config.axes for example in read_splits(run, axis).calibration]
+    encoded = encode_prompts(base, examples)
+    routing = mocae.route(read_signatures(base, read_latent_space(run), encoded, what="read calibration prompts"))
 
-    return wide_enough(own_share, mocae.axes)
+    def own_share(axis: str, weight: float) -> float:
+        return _mean_shares(Setting("", "dial", Dial({axis: weight}), axis), mocae, routing, examples)[axis][axis]
+
+    return {axis: dial_weights(partial(own_share, axis)) for axis in mocae.axes}
 
 
 def _mixture(

@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from statistics import geometric_mean
 from typing import Any
 
+from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.tradeoff.figures import Shares, swept_settings, tradeoff_figures
 from alignx.evaluate.tradeoff.pipeline import pooled_path, read_tradeoff, score_rows_path
 from alignx.evaluate.tradeoff.scoring import PromptScore
+from alignx.evaluate.tradeoff.settings import DIAL_SHARES, dial_name
 from alignx.runs.directory import RunDirectory
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_jsonl, write_json
-
-
-def dial_step(metrics: dict[str, Any]) -> float:
-    """The factor between neighbouring weights of a sweep's dials."""
-    values: list[float] = next(iter(metrics["dials"].values()))["values"]
-    return values[-1] / values[-2]
 
 
 def pool_tradeoffs(runs: Sequence[RunDirectory]) -> dict[str, Any]:
@@ -39,8 +36,7 @@ def pool_tradeoffs(runs: Sequence[RunDirectory]) -> dict[str, Any]:
                 "`alignx tradeoff`"
             )
     config = runs[0].read_config()
-    values = first["dials"][first["axes"][0]]["values"]
-    settings = swept_settings(config, values, first["resolution"])
+    settings = swept_settings(config, _mean_weights(config, swept), first["resolution"])
     scores: dict[str, list[PromptScore]] = {name: [] for name in first["settings"]}
     axis_of, prompt_of = [], []
     for run in runs:
@@ -52,7 +48,7 @@ def pool_tradeoffs(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     shares: Shares = {
         setting.name: _mean_shares([one["settings"][setting.name]["mean_pi"] for one in swept]) for setting in settings
     }
-    found = tradeoff_figures(config, values, settings, scores, shares, axis_of=axis_of, prompt_of=prompt_of)
+    found = tradeoff_figures(config, settings, scores, shares, axis_of=axis_of, prompt_of=prompt_of)
     for axis, dial in found["dials"].items():
         dial["spearman_by_seed"] = [one["dials"][axis]["spearman"] for one in swept]
     found |= {
@@ -74,6 +70,15 @@ def _read(run: RunDirectory) -> dict[str, Any]:
 
 def _as_swept(metrics: dict[str, Any]) -> list[Any]:
     return [metrics["limit"], metrics["resolution"], list(metrics["settings"])]
+
+
+def _mean_weights(config: RunConfig, swept: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Axis -> the weights along its dial: those of the runs, which come to the same shares, as a geometric mean."""
+    names = {axis: [dial_name(axis, share) for share in DIAL_SHARES] for axis in config.axes}
+    return {
+        axis: [geometric_mean([one["settings"][name]["weights"][axis] for one in swept]) for name in of_axis]
+        for axis, of_axis in names.items()
+    }
 
 
 def _mean_shares(of_runs: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -11,11 +11,12 @@ from alignx.stage2.presets import preset_dial, preset_names
 Kind = Literal["dial", "grid", "preset", "static"]
 
 REST = "rest"
-# Steps of a dial's weights: each setting is this factor above the one before. Weights are factors on odds, and how far
-# they must go for a share to move from near 0 to near 1 depends on how sure the router is.
-DIAL_STEPS: tuple[float, ...] = (4.0, 8.0, 16.0)
-NEAR = 0.1
-_STEPS_EITHER_WAY = 4
+# Settings of a dial: mean shares of the mixture that the axis's expert gets on prompts of its own axis. Weights are
+# factors on odds, so even steps of the weight would crowd where the share is near 0 or 1 and nothing moves any more.
+DIAL_SHARES: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+# Binary logarithm of the largest weight that is tried; the smallest is one over it.
+_WIDEST = 24.0
+_HALVINGS = 40
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Setting:
     """One point of the sweep.
 
     Attributes:
-        name: unique; `rest`, `dial-<axis>-<value>`, `grid-2-1-1`, `preset-<name>` or `static-2-1-1`.
+        name: unique; `rest`, `dial-<axis>-<share in per cent>`, `grid-2-1-1`, `preset-<name>` or `static-2-1-1`.
         kind: `dial` (one axis's weight moves), `grid` (weights on the simplex), `preset`, or `static` (the same
             mixture for every prompt).
         dial: weights, floors and strength; of a static mixture the weights are its shares.
@@ -36,40 +37,50 @@ class Setting:
     axis: str = ""
 
 
-def dial_values(step: float) -> tuple[float, ...]:
-    """Nine weights, `step` apart, the middle one 1.
-
-    Example:
-        >>> dial_values(4.0)[:5]
-        (0.00390625, 0.015625, 0.0625, 0.25, 1.0)
-    """
-    return tuple(step**power for power in range(-_STEPS_EITHER_WAY, _STEPS_EITHER_WAY + 1))
-
-
-def wide_enough(own_share: Callable[[str, float], float], axes: Sequence[str]) -> tuple[float, ...]:
-    """The narrowest dial whose ends take every axis's own share to within `NEAR` of 0 and of 1; else the widest.
+def dial_weights(own_share: Callable[[float], float]) -> tuple[float, ...]:
+    """The weights at which an axis's expert gets each of `DIAL_SHARES`.
 
     Args:
-        own_share: axis and its weight -> mean share of the axis's expert on its own prompts.
-        axes: the axes.
+        own_share: the axis's weight -> mean share of its expert on its own prompts; it rises with the weight.
+
+    Returns:
+        Nine weights, ascending; a share that no weight reaches has the end of what is tried.
+
+    Example:
+        >>> [round(weight, 3) for weight in dial_weights(lambda weight: weight / (weight + 1))[3:6]]
+        [0.667, 1.0, 1.5]
     """
-    for step in DIAL_STEPS:
-        low, *_, high = dial_values(step)
-        if all(own_share(axis, low) <= NEAR and own_share(axis, high) >= 1 - NEAR for axis in axes):
-            return dial_values(step)
-    return dial_values(DIAL_STEPS[-1])
+    return tuple(_weight_for(share, own_share) for share in DIAL_SHARES)
 
 
-def dial_settings(axes: Sequence[str], values: Sequence[float]) -> dict[str, list[Setting]]:
-    """Axis -> settings of its dial in ascending order; the others weigh 1, and at 1 all axes share the rest."""
+def _weight_for(share: float, own_share: Callable[[float], float]) -> float:
+    low, high = -_WIDEST, _WIDEST
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if own_share(2**middle) < share:
+            low = middle
+        else:
+            high = middle
+    return float(2**high)
+
+
+def dial_name(axis: str, share: float) -> str:
+    """The name of a setting along a dial."""
+    return f"dial-{axis}-{100 * share:g}"
+
+
+def dial_settings(weights: Mapping[str, Sequence[float]]) -> dict[str, list[Setting]]:
+    """Axis -> settings of its dial, one for each of `DIAL_SHARES`; the others weigh 1.
+
+    Args:
+        weights: axis -> what `dial_weights` gives.
+    """
     return {
         axis: [
-            Setting(REST, "dial", Dial())
-            if value == 1
-            else Setting(f"dial-{axis}-{value:g}", "dial", Dial({axis: value}), axis)
-            for value in values
+            Setting(dial_name(axis, share), "dial", Dial({axis: weight}), axis)
+            for share, weight in zip(DIAL_SHARES, of_axis, strict=True)
         ]
-        for axis in axes
+        for axis, of_axis in weights.items()
     }
 
 
@@ -96,7 +107,7 @@ def static_settings(axes: Sequence[str], resolution: int) -> list[Setting]:
 
 
 def preset_settings(axes: Sequence[str], own: Mapping[str, DialPreset]) -> list[Setting]:
-    """The presets that a run has, but for `balanced`, which is the rest, and the leans, which are on the dials."""
+    """The presets that a run has, but for `balanced`, which is the rest, and the leans, which lie along the dials."""
     names = [name for name in preset_names(axes, own) if name in own or not name.startswith("lean-")]
     dials = {name: preset_dial(name, axes, own) for name in names}
     return [Setting(f"preset-{name}", "preset", dial) for name, dial in dials.items() if dial != Dial()]

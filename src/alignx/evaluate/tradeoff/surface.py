@@ -121,14 +121,16 @@ class Roles:
 
     Attributes:
         dials: axis -> the settings of its dial, ascending.
-        values: the weights along every dial.
+        shares: axis -> mean share of its expert on its own prompts, for each of these.
+        rest: the dial at rest.
         swept: everything the dial makes, without presets.
         fixed: the grid of fixed mixtures.
         rivals: what the sweep is compared with: fixed mixtures, merges, experts, joint LoRA, base.
     """
 
     dials: Mapping[str, Sequence[str]]
-    values: Sequence[float]
+    shares: Mapping[str, Sequence[float]]
+    rest: str
     swept: Sequence[str]
     fixed: Sequence[str]
     rivals: Sequence[str]
@@ -215,14 +217,14 @@ def _dials(sweep: Sweep, roles: Roles, means: Array, points: Array, drawn: Array
     found = {}
     for at, axis in enumerate(sweep.axes):
         along = [rows[name] for name in roles.dials[axis]]
-        rest = along[list(roles.values).index(1.0)]
+        shares, rest = roles.shares[axis], rows[roles.rest]
         loss = sweep.losses(axis).mean(axis=1)[along]
         found[axis] = {
-            "values": list(roles.values),
             "settings": list(roles.dials[axis]),
-            "spearman": _number(spearman(roles.values, means[along, at])),
-            "spearman_interval": _interval(spearman(roles.values, drawn[:, along, at])),
-            "spearman_of_loss": _number(-spearman(roles.values, loss)),
+            "shares": list(shares),
+            "spearman": _number(spearman(shares, means[along, at])),
+            "spearman_interval": _interval(spearman(shares, drawn[:, along, at])),
+            "spearman_of_loss": _number(-spearman(shares, loss)),
             "lowest": float(means[along[0], at]),
             "rest": float(means[rest, at]),
             "highest": float(means[along[-1], at]),
