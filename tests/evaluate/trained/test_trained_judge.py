@@ -270,7 +270,8 @@ def test_a_run_is_judged_and_its_test_prompts_are_not_trained_on(
     assert run([*train, "--run", str(folder.root), "--out", str(tmp_path / "clean")]) == 0
     clean = read_trained(tmp_path / "clean", kind="truth")
     assert not clean.trained_on & set(splits["test"])
-    assert len(clean.trained_on) == 30
+    # A quarter of the 40 prompts measures it, and the 8 test prompts are left out as well.
+    assert clean.held_out["n_prompts"] == 10 and 22 <= len(clean.trained_on) < 30
 
     def judge(place: Path) -> int:
         chosen = ["--judges", "trained-truth", "--judge-option", f"trained.truth={place}"]
