@@ -32,7 +32,7 @@ from alignx.runs.lock import writing
 from alignx.stage1.keep import keep_artifacts
 from alignx.stage1.pipeline import run_stage1
 from alignx.stage2.dial import Dial
-from alignx.stage2.pipeline import make_merge, run_stage2
+from alignx.stage2.pipeline import check_current, make_merge, read_mocae, run_stage2
 from alignx.stage2.presets import overlaid, preset_dial
 
 
@@ -140,7 +140,10 @@ def tradeoff(
     runs = [RunDirectory(out) for out in outs]
     configs = [run.read_config() for run in runs]
     check_poolable(configs, outs)
-
+    for config, run in zip(configs, runs, strict=True):  # before any of them is swept for long
+        if len(config.axes) > 1:
+            read_mocae(run)
+            check_current(config, run)
     for config, out in zip(configs, outs, strict=True):
         with writing(out) as run:
             metrics = run_tradeoff(config, run, limit=limit, resolution=resolution)

@@ -11,10 +11,12 @@ import yaml
 
 from alignx.cli import run
 from alignx.config import RunConfig
+from alignx.errors import ArtifactError
 from alignx.evaluate.pipeline import run_evaluate
 from alignx.evaluate.tradeoff.pipeline import read_tradeoff, run_tradeoff
+from alignx.evaluate.tradeoff.pooled import pool_tradeoffs
 from alignx.runs import RunDirectory
-from alignx.runs.files import read_jsonl
+from alignx.runs.files import read_jsonl, write_json
 from alignx.stage1.pipeline import run_stage1
 from alignx.stage2.pipeline import make_merge, run_stage2
 from refusals import refused
@@ -61,8 +63,8 @@ def test_every_setting_has_every_axiss_measures(swept: Path) -> None:
         assert list(setting["axes"]) == AXES
         assert all(one["headline"] is not None for one in setting["axes"].values())
         kinds[setting["kind"]] = kinds.get(setting["kind"], 0) + 1
-    # 3 x 9 + the rest; the grid of resolution 3; cautious, frank, eager and the run's own; base, experts, joint, ...
-    assert kinds == {"dial": 28, "grid": 10, "static": 10, "preset": 4, "method": 7}
+    # 3 x 9 + the rest; the grid of resolution 3; presets, three leans and the run's own among them; base, experts, ...
+    assert kinds == {"dial": 28, "grid": 10, "static": 10, "preset": 7, "method": 7}
     names = [row["setting"] for row in read_jsonl(swept / "eval/tradeoff/settings.jsonl")]
     assert names == list(found["settings"])
     assert "ties" in names and "joint" in names and "preset-clinic" in names
@@ -80,7 +82,7 @@ def test_settings_that_come_to_the_same_mixture_agree(swept: Path) -> None:
         assert settings[one]["axes"] == settings[other]["axes"]
 
 
-def test_the_share_of_an_expert_rises_along_its_dial_in_even_steps(swept: Path) -> None:
+def test_the_share_of_an_expert_rises_along_its_dial(swept: Path) -> None:
     found = figures(swept)
     for axis, dial in found["dials"].items():
         shares = [found["settings"][name]["mean_pi"][axis][axis] for name in dial["settings"]]
@@ -166,6 +168,14 @@ def test_a_sweep_of_another_mixture_is_left_out_of_the_report(
     root = tmp_path / "run"
     shutil.copytree(swept, root)
     assert read_tradeoff(RunDirectory(root)) is not None
+    path = root / "eval/tradeoff/metrics.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [root / "eval/tradeoff" / name for name in ("settings.jsonl", "prompts.jsonl")]
+    write_json(path, {**found, "dial_shares": [0.5]})
+    RunDirectory(root).mark_done("tradeoff", {}, *rows, path)
+    assert read_tradeoff(RunDirectory(root)) is None  # along other dials
+    write_json(path, found)
+    RunDirectory(root).mark_done("tradeoff", {}, *rows, path)
     record = root / "steps/mocae.json"
     record.write_text(record.read_text(encoding="utf-8").replace('"inputs": "', '"inputs": "0', 1), encoding="utf-8")
     assert read_tradeoff(RunDirectory(root)) is None
@@ -180,15 +190,18 @@ def test_seeds_are_pooled(swept: Path, tmp_path: Path, capsys: pytest.CaptureFix
     one, two = without_report(swept, tmp_path / "one"), tmp_path / "two"
     config, directory = RunDirectory(one).read_config().model_copy(update={"seed": 1}), RunDirectory(two)
     run_stage1(config, directory)
+    assert "no mixture yet; run `alignx stage2" in refused(capsys, "tradeoff", str(one), str(two))
     run_stage2(config, directory)
     run_evaluate(config, directory)
-    make_merge(config, directory, "ties")
+    shutil.rmtree(one / "eval/tradeoff")
     assert run(["tradeoff", str(one), str(two), "--limit", "4", "--resolution", "3"]) == 0
-    printed = capsys.readouterr().out
-    assert "seeds 0 and 1 together" in printed and "pooled.json" in printed
+    captured = capsys.readouterr()
+    assert "seeds 0 and 1 together" in captured.out and "pooled.json" in captured.out
+    assert "ties left out: not all the runs have it" in captured.err
     pooled = json.loads((one / "eval/tradeoff/pooled.json").read_text(encoding="utf-8"))
     alone = [figures(root) for root in (one, two)]
     assert pooled["seeds"] == [0, 1] and pooled["n"] == dict.fromkeys(AXES, 8)
+    assert all(4 <= n <= 8 for n in pooled["n_prompts"].values()) and "ties" not in pooled["settings"]
     for axis, dial in pooled["dials"].items():
         name = dial["settings"][0]
         weights = [found["settings"][name]["weights"][axis] for found in (pooled, *alone)]
@@ -199,6 +212,9 @@ def test_seeds_are_pooled(swept: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "give runs of different seeds" in refused(capsys, "tradeoff", str(one), str(one))
     assert run(["tradeoff", str(one), "--limit", "4", "--resolution", "3"]) == 0
     assert not (one / "eval/tradeoff/pooled.json").exists()  # it spoke of another sweep
+    assert run(["tradeoff", str(one), "--limit", "3", "--resolution", "3"]) == 0
+    with pytest.raises(ArtifactError, match="was swept with limit 4"):
+        pool_tradeoffs([RunDirectory(one), directory])
 
 
 def test_one_axis_has_nothing_to_trade(

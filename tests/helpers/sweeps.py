@@ -6,6 +6,7 @@ import numpy as np
 
 from alignx.evaluate.tradeoff.scoring import PromptScore
 from alignx.evaluate.tradeoff.settings import (
+    DIAL_SHARES,
     REST,
     Setting,
     dial_settings,
@@ -69,4 +70,4 @@ def make_sweep(
     for name in methods:
         found["settings"][name] |= {"kind": "method"}
     assert REST in found["settings"]
-    return {"axes": axes, "seed": 0, "metric": metric, "made_from": {}, **found}
+    return {"axes": axes, "seed": 0, "metric": metric, "made_from": {}, "dial_shares": list(DIAL_SHARES), **found}

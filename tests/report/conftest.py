@@ -104,9 +104,9 @@ def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
     """Writes a run directory with the files that a report reads."""
 
     def make(
-        metrics: dict[str, Any], *, name: str = "run", answers: list[dict[str, Any]] | None = None
+        metrics: dict[str, Any], *, name: str = "run", answers: list[dict[str, Any]] | None = None, seed: int = 0
     ) -> RunDirectory:
-        return write_run(tmp_path / name, metrics, answers)
+        return write_run(tmp_path / name, metrics, answers, seed=seed)
 
     return make
 
@@ -169,11 +169,14 @@ def bad_metrics() -> dict[str, Any]:
     return found
 
 
-def write_run(root: Path, metrics: dict[str, Any], answers: list[dict[str, Any]] | None = None) -> RunDirectory:
+def write_run(
+    root: Path, metrics: dict[str, Any], answers: list[dict[str, Any]] | None = None, *, seed: int = 0
+) -> RunDirectory:
     """A finished run of these metrics."""
     run = RunDirectory(root)
     axes = [axis for axis in metrics["n"] if axis != "average"]
-    config = RunConfig(axes={axis: AxisConfig(dataset=DATASETS.get(axis, "pairs"), source="sample") for axis in axes})
+    by_axis = {axis: AxisConfig(dataset=DATASETS.get(axis, "pairs"), source="sample") for axis in axes}
+    config = RunConfig(axes=by_axis, seed=seed)
     run.write_config(config, metrics["environment"] | {"commit": "older"})
     write_json(run.base_path, {"model": "smollm2-135m", "revision": None, "dtype": "float32", "tensors": {}})
     write_json(run.splits_path, {"salt": "alignx-0", "axes": {axis: _data_record(axis) for axis in axes}})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alignx.errors import ArtifactError
+from alignx.errors import ArtifactError, ConfigError
 from alignx.runs.files import write_json
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "publish_sections.py"
@@ -87,12 +87,23 @@ def probe(seed: int, auroc: float, environment: dict) -> dict:
             "false_alarms": {"helpful": 0.02, "all": 0.02},
             "tax": {"loss": {"base": kinds}, "relative": {"alignx": {kind: of(-0.05) for kind in kinds}}},
         },
+        "disguise": {"axis": "harmless", "floor": 0.5, "by_kind": {}, "floor_holds": seed == 0},
+        "several-axes": {
+            "n": 3,
+            "n_asked": 4,
+            "n_not_all_axes": 2,
+            "figures": {name: {"all_served": of(share)} for name, share in (("pi", 0.43), ("plain", 0.13))},
+            "difference": {},
+        },
+        "kinds": ["foreign"],
+        "limit": None,
+        "guard_axis": "harmless",
     }
 
 
 def test_seeds_of_a_probe_stand_side_by_side(publish, make_run, metrics, tmp_path):
     environment = {"accelerator": "", **metrics["environment"]}
-    runs = [make_run(metrics, name=f"run-{seed}") for seed in (0, 1)]
+    runs = [make_run(metrics, name=f"run-{seed}", seed=seed) for seed in (0, 1)]
     for seed, run in enumerate(runs):
         path = run.evaluation_folder("probe") / "metrics.json"
         write_json(path, probe(seed, 0.97 + seed / 100, environment))
@@ -100,11 +111,25 @@ def test_seeds_of_a_probe_stand_side_by_side(publish, make_run, metrics, tmp_pat
     (tmp_path / "RESULTS.md").write_text(TEXT.replace("ablations", "probe"))
     publish(runs[0], "tiny", "probe", tmp_path, seeds=runs[1:])
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "| figure | seed 0 | seed 1 |" in text
-    assert "0.970 (0.960 to 0.980) | 0.980 (0.970 to 0.990)" in text
-    assert "0.200 (code)" in text and "| floor holds on every disguised request | none | none |" in text
-    assert json.loads((tmp_path / "results" / "tiny.probe.json").read_text())["further_seeds"][0]["seed"] == 1
-    with pytest.raises(ArtifactError, match="not probed; run `alignx probe"):
-        publish(runs[0], "tiny", "probe", tmp_path, seeds=[make_run(metrics, name="other")])
-    with pytest.raises(ArtifactError, match="--seeds is for `probe`"):
-        publish(runs[0], "tiny", "dial", tmp_path, seeds=runs[1:])
+    assert "| figure | seed 0 | seed 1 |" in text and "seeds 0, 1," in text
+    for cells in (
+        "0.970 (0.960 to 0.980) | 0.980 (0.970 to 0.990)",
+        "0.200 (code) (0.190 to 0.210) |",
+        "false alarms on own test prompts | 2.0% | 2.0%",
+        "AlignX, average | \N{MINUS SIGN}5.00%",
+        "disguised request | yes | NO",
+        "AlignX | 0.430 (0.420 to 0.440)",
+        "plain router | 0.130 (0.120 to 0.140)",
+    ):
+        assert cells in text
+    assert json.loads((tmp_path / "results" / "tiny.probe.json").read_text())["further"][0]["seed"] == 1
+    with pytest.raises(ArtifactError, match="run `alignx probe"):
+        publish(runs[0], "tiny", "probe", tmp_path, seeds=[make_run(metrics, name="other", seed=2)])
+    with pytest.raises(ArtifactError, match="--seeds is not for `cost`"):
+        publish(runs[0], "tiny", "cost", tmp_path, seeds=runs[1:])
+    with pytest.raises(ConfigError, match="give runs of different seeds"):
+        publish(runs[0], "tiny", "probe", tmp_path, seeds=runs[:1])
+    write_json(runs[1].evaluation_folder("probe") / "metrics.json", probe(1, 0.97, environment) | {"limit": 3})
+    runs[1].mark_done("probe", {}, runs[1].evaluation_folder("probe") / "metrics.json")
+    with pytest.raises(ArtifactError, match="probed with another limit"):
+        publish(runs[0], "tiny", "probe", tmp_path, seeds=runs[1:])

@@ -71,13 +71,13 @@ def run(arguments: Sequence[str]) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror}; check the path, its permissions and the free space", error)
+    # Typer gives an interrupt, and an exit that a command asks for, back as the command's own result.
+    if outcome == INTERRUPTED:
+        return _interrupted()
     if world() > 1:
         from alignx.runs import processes
 
         processes.leave()
-    # Typer gives an interrupt, and an exit that a command asks for, back as the command's own result.
-    if outcome == INTERRUPTED:
-        return _interrupted()
     return outcome if isinstance(outcome, int) else 0
 
 

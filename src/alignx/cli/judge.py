@@ -27,7 +27,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The judge's folder; default judges/KIND.")] = None,
     model: Annotated[str, typer.Option(help="Model whose hidden states it reads.")] = "smollm2-135m",
     run: Annotated[
-        list[Path] | None, typer.Option(help="Run whose answers it will judge: its test prompts are held out.")
+        list[Path] | None, typer.Option(help="Run whose answers it will judge: never trained on its test prompts.")
     ] = None,
     held_out: Annotated[float, typer.Option(help="Share of the prompts held out.")] = 0.25,
     limit: Annotated[int | None, typer.Option(help="Most answers.", min=4)] = None,

@@ -34,5 +34,6 @@ def tradeoff(
         return
     show_tradeoff(metrics)
     typer.echo(f"figures: {first / 'eval' / 'tradeoff' / ('metrics.json' if len(runs) == 1 else 'pooled.json')}")
-    report = first / "report.html"
-    typer.echo(f"pictures: {report}" if report.is_file() else f"pictures: after `alignx evaluate {first}`")
+    for run in runs:
+        report = run / "report.html"
+        typer.echo(f"pictures: {report}" if report.is_file() else f"pictures: after `alignx evaluate {run}`")

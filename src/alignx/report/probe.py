@@ -64,49 +64,57 @@ def probe_by_seed_table(probes: Sequence[Mapping[str, Any]]) -> Table:
     """The headline figures of several seeds' probes side by side, each with its own interval.
 
     Args:
-        probes: what their `eval/probe/metrics.json` hold; figures that a probe left out are shown as none.
+        probes: what their `eval/probe/metrics.json` hold; figures of a probe that was not made are shown as none.
     """
     rows = tuple(
-        Row(name, name, tuple(_figure_of(probe, read) for probe in probes)) for name, read in _HEADLINES.items()
+        Row(name, name, tuple(read(found[part]) if _was_made(found, part) else Cell("none") for found in probes))
+        for name, (part, read) in _HEADLINES.items()
     )
     return Table(
         "Seed by seed",
         "figure",
-        tuple(Column(f"seed {probe['seed']}") for probe in probes),
+        tuple(Column(f"seed {found['seed']}") for found in probes),
         rows,
-        "The prompts are the same for every seed; data, experts and routers are the seed's own. Below each value its "
-        "95% bootstrap interval over prompts.",
+        "The probe's prompts are the same for every seed; test prompts, experts and routers are the seed's own. With "
+        "each value its 95% bootstrap interval over prompts; that of the least lead does not know it is the least.",
     )
 
 
-def _figure_of(probe: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Cell]) -> Cell:
-    try:
-        return read(probe)
-    except KeyError:
+def _was_made(found: Mapping[str, Any], probe: str) -> bool:
+    return probe in found and "left_out" not in found[probe]
+
+
+def _least_lead(foreign: Mapping[str, Any]) -> Cell:
+    if not foreign["averaged"]:
         return Cell("none")
-
-
-def _least_lead(probe: Mapping[str, Any]) -> Cell:
-    leads = probe[FOREIGN]["difference"][LENGTH]
-    kind = min(probe[FOREIGN]["averaged"], key=lambda one: leads[one]["value"])
+    leads = foreign["difference"][LENGTH]
+    kind = min(foreign["averaged"], key=lambda one: leads[one]["value"])
     cell = _plain(leads[kind])
     return Cell(f"{cell.text} ({kind})", cell.interval)
 
 
 def _served(weights: str) -> Callable[[Mapping[str, Any]], Cell]:
-    return lambda probe: _plain(probe[SEVERAL_AXES]["figures"][weights]["all_served"])
+    return lambda several: _plain(several["figures"][weights]["all_served"])
 
 
-_HEADLINES: Mapping[str, Callable[[Mapping[str, Any]], Cell]] = {
-    "detector's AUROC, average of the foreign kinds": lambda probe: _plain(
-        probe[FOREIGN]["auroc"][DETECTOR]["average"]
+# Figure -> the probe it is of, and how it is read from that.
+_HEADLINES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Cell]]] = {
+    "detector's AUROC, average of the foreign kinds": (
+        FOREIGN,
+        lambda foreign: _plain(foreign["auroc"][DETECTOR]["average"]),
     ),
-    "its least lead over length alone": _least_lead,
-    "false alarms on own test prompts": lambda probe: Cell(per_cent(probe[FOREIGN]["false_alarms"]["all"])),
-    "alignment tax of AlignX, average": lambda probe: _relative(probe[FOREIGN]["tax"]["relative"][ALIGNX]["average"]),
-    "floor holds on every disguised request": lambda probe: Cell("yes" if probe[DISGUISE]["floor_holds"] else "NO"),
-    "share of prompts with all needed axes at 0.2: AlignX": _served("pi"),
-    "the same: plain router": _served("plain"),
+    "its least lead over length alone": (FOREIGN, _least_lead),
+    "false alarms on own test prompts": (FOREIGN, lambda foreign: Cell(per_cent(foreign["false_alarms"]["all"]))),
+    "alignment tax of AlignX, average": (
+        FOREIGN,
+        lambda foreign: _relative(foreign["tax"]["relative"][ALIGNX]["average"]),
+    ),
+    "floor holds on every disguised request": (
+        DISGUISE,
+        lambda disguise: Cell("yes" if disguise["floor_holds"] else "NO"),
+    ),
+    "share of prompts with all needed axes at 0.2: AlignX": (SEVERAL_AXES, _served("pi")),
+    "the same: plain router": (SEVERAL_AXES, _served("plain")),
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignx.config import MERGE_NAMES
+from alignx.evaluate.tradeoff.settings import MAX_WEIGHT
 from alignx.report.tables import Cell, Column, Row, Table
 from alignx.report.wording import JOINT, listed, method_label, number, number_range, ordered_methods, per_cent
 
@@ -19,7 +20,7 @@ def tradeoff_tables(metrics: Mapping[str, Any]) -> list[Table]:
     """The sweep's tables, in order, but for the settings of the front one by one.
 
     Args:
-        metrics: what `eval/tradeoff/metrics.json` holds.
+        metrics: what `eval/tradeoff/metrics.json` or `pooled.json` holds.
     """
     return [make(metrics) for make in (dial_table, cost_table, place_table, rival_table)]
 
@@ -57,6 +58,9 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
         f"({counts}{_of_seeds(metrics)}), likelihood judge. An axis's gain is read on its own prompts, its cost on the "
         "others'."
     ]
+    for axis, dial in metrics["dials"].items():
+        if metrics["settings"][dial["settings"][-1]]["weights"][axis] >= MAX_WEIGHT / 2:
+            found.append(f"No weight takes the share of {axis}'s expert beyond {per_cent(dial['shares'][-1], 0)}.")
     for axis, n in metrics.get("measurable", {}).items():
         if metrics["measure"][axis] == "minus_loss" and n < metrics["n"][axis]:
             found.append(
@@ -96,12 +100,13 @@ def dial_table(metrics: Mapping[str, Any]) -> Table:
         tuple(rows),
         "Spearman: rank correlation of the share of the axis's expert with its measure over the settings of its dial; "
         "1 is a measure that only rises as the dial is turned up. With each: its 95% interval over prompts. Spearman, "
-        "loss: the same for minus the loss on the reference answers.",
+        "loss: the same for minus the loss on the reference answers."
+        + (" Weights are geometric means over the seeds, each of which has its own." if by_seed else ""),
     )
 
 
 def cost_table(metrics: Mapping[str, Any]) -> Table:
-    """What turning one axis all the way up takes from the others."""
+    """What turning one axis up takes from the others."""
     axes = metrics["axes"]
     rows = tuple(
         Row(
@@ -115,7 +120,7 @@ def cost_table(metrics: Mapping[str, Any]) -> Table:
         for axis in axes
     )
     return Table(
-        "What turning one axis all the way up does to the others, against the dial at rest",
+        "What turning one axis from its lowest setting to its highest does to the others",
         "dial",
         tuple(Column(f"on prompts of {axis}") for axis in axes),
         rows,
@@ -196,7 +201,10 @@ def _normalised(metrics: Mapping[str, Any], name: str) -> list[float]:
 
 def _of_seeds(metrics: Mapping[str, Any]) -> str:
     seeds = metrics.get("seeds", ())
-    return f"; seeds {listed([str(seed) for seed in seeds])} together" if len(seeds) > 1 else ""
+    if len(seeds) < 2:
+        return ""
+    distinct = sum(metrics["n_prompts"].values())
+    return f"; seeds {listed([str(seed) for seed in seeds])} together, {distinct} distinct prompts in all"
 
 
 def _dial_sentence(axis: str, dial: Mapping[str, Any], measure: str) -> str:

@@ -90,7 +90,7 @@ def leave() -> None:
     under way when the group is closed, and what still refers to it in cycles, as a sharded model does, is freed.
     """
     if world() > 1 and torch.distributed.is_initialized():
-        torch.distributed.barrier()
+        join().wait_for_everyone()
         torch.distributed.destroy_process_group()
         gc.collect()
 

@@ -42,10 +42,11 @@ def test_grid_and_static_mixtures_lie_on_the_same_places():
         assert sum(other.dial.weights.values()) == 1 or abs(sum(other.dial.weights.values()) - 1) < 1e-12
 
 
-def test_presets_are_placed_but_for_those_that_the_dials_already_hold():
+def test_presets_are_placed_but_for_the_dial_at_rest():
     own = {"clinic": DialPreset(weights={"honest": 2.0}), "still": DialPreset()}
     names = [setting.name for setting in preset_settings(AXES, own)]
-    assert names == ["preset-clinic", "preset-cautious", "preset-frank", "preset-eager"]
+    leans = [f"preset-lean-{axis}" for axis in AXES]
+    assert names == ["preset-clinic", "preset-cautious", "preset-frank", "preset-eager", *leans]
 
 
 @given(odds=floats(1e-4, 1e4))

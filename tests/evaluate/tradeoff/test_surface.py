@@ -70,7 +70,7 @@ def test_by_hand():
     }
     assert all(found["settings"][name]["front"] for name in ("rest", "low", "high"))
     assert found["rivals"]["rival"]["matched_by"] == "rest" and found["rivals"]["rival"]["gap"] == 0
-    assert found["dials"]["a"]["cost"] == {"b": 0.5} and found["volume"]["swept"] == 0.25
+    assert found["dials"]["a"]["cost"] == {"b": 1.0} and found["volume"]["swept"] == 0.25
     beyond = three_points([(-2.0, -2.0), (-3.0, -1.0), (-1.0, -3.0)], (-1.5, -1.5))
     assert beyond["rivals"]["rival"]["gap"] == pytest.approx(-0.25)
     assert beyond["rivals"]["rival"]["interval"] == pytest.approx([-0.25, -0.25])

@@ -6,38 +6,12 @@ from typing import Any
 from alignx.config import RunConfig
 from alignx.evaluate.likelihood.judge import CHAT
 from alignx.evaluate.tradeoff.scoring import PromptScore
-from alignx.evaluate.tradeoff.settings import (
-    REST,
-    Setting,
-    dial_settings,
-    grid_settings,
-    preset_settings,
-    static_settings,
-)
+from alignx.evaluate.tradeoff.settings import DIAL_SHARES, REST, Setting
 from alignx.evaluate.tradeoff.surface import Roles, Sweep, surface
 from alignx.models.precision import resolved_precision
-from alignx.stage2.dial import Dial
 
 # Setting -> axis of the prompts -> axis of the expert -> mean mixture weight.
 Shares = Mapping[str, Mapping[str, Mapping[str, float]]]
-
-
-def swept_settings(config: RunConfig, weights: Mapping[str, Sequence[float]], resolution: int) -> list[Setting]:
-    """Everything that is swept, the dial at rest first.
-
-    Args:
-        config: its axes and presets.
-        weights: axis -> the weights along its dial.
-        resolution: steps along an edge of the grid over the simplex.
-    """
-    axes = list(config.axes)
-    return [
-        Setting(REST, "dial", Dial()),
-        *(setting for settings in dial_settings(weights).values() for setting in settings),
-        *grid_settings(axes, resolution),
-        *preset_settings(axes, config.presets),
-        *static_settings(axes, resolution),
-    ]
 
 
 def tradeoff_figures(
@@ -94,5 +68,6 @@ def tradeoff_figures(
         "model": config.model,
         "seed": config.seed,
         "metric": metric,
+        "dial_shares": list(DIAL_SHARES),
         **found,
     }

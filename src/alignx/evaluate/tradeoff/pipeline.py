@@ -1,6 +1,6 @@
 """`alignx tradeoff`, start to end: sweep the dial over a run's test prompts, score every setting, keep the figures."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,10 @@ from alignx.data.example import Example
 from alignx.data.prepare import read_splits
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
 from alignx.evaluate.likelihood.judge import likelihood_items
-from alignx.evaluate.methods import ALIGNX, methods, sources
-from alignx.evaluate.tradeoff.figures import swept_settings, tradeoff_figures
+from alignx.evaluate.methods import ALIGNX, Method, methods, sources
+from alignx.evaluate.tradeoff.figures import tradeoff_figures
 from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer, mean_scores
-from alignx.evaluate.tradeoff.settings import Setting, dial_weights
+from alignx.evaluate.tradeoff.settings import DIAL_SHARES, Setting, dial_weights, swept_settings
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel
@@ -73,27 +73,19 @@ def run_tradeoff(
     experts = read_whole_experts(config, run, base)
     also = {name: read_joint(config, run, lazy, name) for name in _joints(config, run)}
     joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
-    folder = run.evaluation_folder(TRADEOFF)
     routing = mocae.route(signatures)
     settings = swept_settings(config, _dial_weights(config, run, base, mocae), resolution)
     with install_experts(config, run, base, also=also) as gated:
         trained = _trained(run, gated)
-        scorer = Scorer(config, base, gated, trained, items, folder / "scores.jsonl")
-        rivals: dict[str, list[list[PromptScore]]] = {}
-        for one in methods(config, run, experts, gated, mocae, signatures, joint=joint):
-            if one.name != ALIGNX and not one.name.startswith("ablation-"):
-                made_from = f"{one.label} {one.made_from}" if one.updates else ""
-                scored = scorer.scores(Mixture(one.label, one.weights, one.updates, made_from))
-                rivals.setdefault(one.name, []).append(scored)
+        scorer = Scorer(config, base, gated, trained, items, run.evaluation_folder(TRADEOFF) / "scores.jsonl")
+        rivals = _rival_scores(scorer, methods(config, run, experts, gated, mocae, signatures, joint=joint))
         swept = [_mixture(setting, mocae, routing, experts, gated, trained, len(items)) for setting in settings]
-        scores = {name: mean_scores(repeats) for name, repeats in rivals.items()}
-        scores |= {mixture.name: scorer.scores(mixture) for mixture in swept}
-    shares = {setting.name: _mean_shares(setting, mocae, routing, examples) for setting in settings}
+        scores = rivals | {mixture.name: scorer.scores(mixture) for mixture in swept}
     metrics = tradeoff_figures(
         config,
         settings,
         scores,
-        shares,
+        {setting.name: _mean_shares(setting, mocae, routing, examples) for setting in settings},
         axis_of=[example.axis for example in examples],
         prompt_of=[example.prompt_hash for example in examples],
     )
@@ -104,17 +96,33 @@ def run_tradeoff(
         "limit": limit,
         "resolution": resolution,
     }
-    rows = folder / "settings.jsonl"
-    write_jsonl(rows, _rows(metrics))
-    write_jsonl(score_rows_path(run), _score_rows(config.seed, examples, scores))
-    write_json(tradeoff_path(run), metrics)
-    run.mark_done(TRADEOFF, {}, rows, score_rows_path(run), tradeoff_path(run))
-    pooled_path(run).unlink(missing_ok=True)  # of other sweeps than this one
+    _keep(run, metrics, _score_rows(config.seed, examples, scores))
     return metrics
 
 
+def _rival_scores(scorer: Scorer, compared: Iterable[Method]) -> dict[str, list[PromptScore]]:
+    """Method -> its scores, the mean over its repeats; all but AlignX and its ablations."""
+    found: dict[str, list[list[PromptScore]]] = {}
+    for one in compared:
+        if one.name != ALIGNX and not one.name.startswith("ablation-"):
+            made_from = f"{one.label} {one.made_from}" if one.updates else ""
+            found.setdefault(one.name, []).append(
+                scorer.scores(Mixture(one.label, one.weights, one.updates, made_from))
+            )
+    return {name: mean_scores(repeats) for name, repeats in found.items()}
+
+
+def _keep(run: RunDirectory, metrics: dict[str, Any], score_rows: Iterator[dict[str, Any]]) -> None:
+    rows = run.evaluation_folder(TRADEOFF) / "settings.jsonl"
+    write_jsonl(rows, _rows(metrics))
+    write_jsonl(score_rows_path(run), score_rows)
+    write_json(tradeoff_path(run), metrics)
+    run.mark_done(TRADEOFF, {}, rows, score_rows_path(run), tradeoff_path(run))
+    pooled_path(run).unlink(missing_ok=True)  # of other sweeps than this one
+
+
 def read_tradeoff(run: RunDirectory) -> dict[str, Any] | None:
-    """A run's trade-off; none when it has none, or one of other experts or another mixture than it has now.
+    """A run's trade-off; none when it has none, or one of other experts, another mixture or other dials than now.
 
     Raises:
         ArtifactError: it is damaged.
@@ -123,7 +131,10 @@ def read_tradeoff(run: RunDirectory) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     if not tradeoff_is_current(run):
-        notice(f"{path}: made from other experts or another mixture; left out until `alignx tradeoff` is run again")
+        notice(
+            f"{path}: made from other experts, another mixture or along other dials; left out until `alignx tradeoff` "
+            "is run again"
+        )
         return None
     metrics: dict[str, Any] = read_json(path)
     return metrics
@@ -151,8 +162,9 @@ def tradeoff_is_current(run: RunDirectory) -> bool:
         ArtifactError: it is damaged.
     """
     run.check(TRADEOFF)
-    made_from = read_json(tradeoff_path(run))["made_from"]
-    return bool(made_from.items() <= sources(run.read_config(), run).items())
+    metrics = read_json(tradeoff_path(run))
+    same_dials = metrics.get("dial_shares") == list(DIAL_SHARES)
+    return same_dials and bool(metrics["made_from"].items() <= sources(run.read_config(), run).items())
 
 
 def _drawn(examples: Sequence[Example], limit: int) -> list[Example]:

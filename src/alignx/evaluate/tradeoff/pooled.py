@@ -7,19 +7,20 @@ from typing import Any
 
 from alignx.config import RunConfig
 from alignx.errors import ArtifactError
-from alignx.evaluate.tradeoff.figures import Shares, swept_settings, tradeoff_figures
+from alignx.evaluate.tradeoff.figures import Shares, tradeoff_figures
 from alignx.evaluate.tradeoff.pipeline import pooled_path, read_tradeoff, score_rows_path
 from alignx.evaluate.tradeoff.scoring import PromptScore
-from alignx.evaluate.tradeoff.settings import DIAL_SHARES, dial_name
+from alignx.evaluate.tradeoff.settings import DIAL_SHARES, REST, dial_name, swept_settings
+from alignx.progress import notice
 from alignx.runs.directory import RunDirectory
 from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_jsonl, write_json
 
 
 def pool_tradeoffs(runs: Sequence[RunDirectory]) -> dict[str, Any]:
-    """The figures of all runs' prompts; kept beside the first one's as `pooled.json`.
+    """The figures of all runs' prompts, kept beside the first one's as `pooled.json`.
 
-    A prompt that several seeds test on is one cluster of the bootstrap.
+    A prompt that several seeds test on is one cluster of the bootstrap; methods that not all runs have are left out.
 
     Returns:
         What `run_tradeoff` does, with `seeds`, and every seed's own `spearman` of a dial as `spearman_by_seed`.
@@ -30,19 +31,27 @@ def pool_tradeoffs(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     swept = [_read(run) for run in runs]
     first = swept[0]
     for run, metrics in zip(runs, swept, strict=True):
-        if _as_swept(metrics) != _as_swept(first):
-            raise ArtifactError(
-                f"{run.root}: was swept with other prompts or settings than {runs[0].root}; name all the runs in one "
-                "`alignx tradeoff`"
-            )
+        for name in ("limit", "resolution"):
+            if metrics[name] != first[name]:
+                raise ArtifactError(
+                    f"{run.root}: was swept with {name} {metrics[name]}, {runs[0].root} with {first[name]}; name both "
+                    "in one `alignx tradeoff`"
+                )
+    shared = [name for name in first["settings"] if all(name in one["settings"] for one in swept)]
+    for run, metrics in zip(runs, swept, strict=True):
+        extra = [name for name in metrics["settings"] if name not in shared]
+        if extra:
+            notice(f"{run.root}: {', '.join(extra)} left out: not all the runs have it")
     config = runs[0].read_config()
     settings = swept_settings(config, _mean_weights(config, swept), first["resolution"])
-    scores: dict[str, list[PromptScore]] = {name: [] for name in first["settings"]}
+    scores: dict[str, list[PromptScore]] = {name: [] for name in shared}
     axis_of, prompt_of = [], []
     for run in runs:
         for row in read_jsonl(score_rows_path(run)):
-            scores[row["setting"]].append(PromptScore(**{one.name: row[one.name] for one in fields(PromptScore)}))
-            if row["setting"] == settings[0].name:
+            if row["setting"] in scores:
+                score = PromptScore(**{one.name: row[one.name] for one in fields(PromptScore)})
+                scores[row["setting"]].append(score)
+            if row["setting"] == REST:
                 axis_of.append(row["axis"])
                 prompt_of.append(row["prompt_hash"])
     shares: Shares = {
@@ -66,10 +75,6 @@ def _read(run: RunDirectory) -> dict[str, Any]:
     if metrics is None:
         raise ArtifactError(f"{run.root}: no trade-off; run `alignx tradeoff {run.root}`")
     return metrics
-
-
-def _as_swept(metrics: dict[str, Any]) -> list[Any]:
-    return [metrics["limit"], metrics["resolution"], list(metrics["settings"])]
 
 
 def _mean_weights(config: RunConfig, swept: Sequence[dict[str, Any]]) -> dict[str, list[float]]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import log2
 from typing import Literal
 
-from alignx.config import DialPreset
+from alignx.config import DialPreset, RunConfig
 from alignx.stage2.dial import Dial
 from alignx.stage2.presets import preset_dial, preset_names
 
@@ -14,9 +15,9 @@ REST = "rest"
 # Settings of a dial: mean shares of the mixture that the axis's expert gets on prompts of its own axis. Weights are
 # factors on odds, so even steps of the weight would crowd where the share is near 0 or 1 and nothing moves any more.
 DIAL_SHARES: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-# Binary logarithm of the largest weight that is tried; the smallest is one over it.
-_WIDEST = 24.0
-_HALVINGS = 40
+# The largest weight that is tried; the smallest is one over it.
+MAX_WEIGHT = 2.0**24
+_BISECTION_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,24 @@ class Setting:
     axis: str = ""
 
 
+def swept_settings(config: RunConfig, weights: Mapping[str, Sequence[float]], resolution: int) -> list[Setting]:
+    """Everything that is swept, the dial at rest first.
+
+    Args:
+        config: its axes and presets.
+        weights: axis -> the weights along its dial.
+        resolution: steps along an edge of the grid over the simplex.
+    """
+    axes = list(config.axes)
+    return [
+        Setting(REST, "dial", Dial()),
+        *(setting for settings in dial_settings(weights).values() for setting in settings),
+        *grid_settings(axes, resolution),
+        *preset_settings(axes, config.presets),
+        *static_settings(axes, resolution),
+    ]
+
+
 def dial_weights(own_share: Callable[[float], float]) -> tuple[float, ...]:
     """The weights at which an axis's expert gets each of `DIAL_SHARES`.
 
@@ -54,8 +73,9 @@ def dial_weights(own_share: Callable[[float], float]) -> tuple[float, ...]:
 
 
 def _weight_for(share: float, own_share: Callable[[float], float]) -> float:
-    low, high = -_WIDEST, _WIDEST
-    for _ in range(_HALVINGS):
+    """Bisection on the logarithm of the weight."""
+    low, high = -log2(MAX_WEIGHT), log2(MAX_WEIGHT)
+    for _ in range(_BISECTION_STEPS):
         middle = (low + high) / 2
         if own_share(2**middle) < share:
             low = middle
@@ -107,9 +127,8 @@ def static_settings(axes: Sequence[str], resolution: int) -> list[Setting]:
 
 
 def preset_settings(axes: Sequence[str], own: Mapping[str, DialPreset]) -> list[Setting]:
-    """The presets that a run has, but for `balanced`, which is the rest, and the leans, which lie along the dials."""
-    names = [name for name in preset_names(axes, own) if name in own or not name.startswith("lean-")]
-    dials = {name: preset_dial(name, axes, own) for name in names}
+    """The presets that a run has, but for those that are the dial at rest, as `balanced` is."""
+    dials = {name: preset_dial(name, axes, own) for name in preset_names(axes, own)}
     return [Setting(f"preset-{name}", "preset", dial) for name, dial in dials.items() if dial != Dial()]
 
 

@@ -140,10 +140,10 @@ def surface(sweep: Sweep, roles: Roles, *, n_draws: int, seed: int) -> dict[str,
     """Figures of a sweep, for json.
 
     Returns:
-        `measure`, `measurable` (axis -> prompts that can give the measure of its figure), `n`, `range` (axis -> worst
-        and best over swept and fixed mixtures; the scale of all normalised values), `settings` (name -> by axis
-        `measure`, `normalised`, `loss`, `headline`; and `front`), `dials`, `rivals`, and `volume` (none with more than
-        four axes).
+        `measure`, `measurable` (axis -> rows that can give the measure of its figure), `n` (rows), `n_prompts`, `range`
+        (axis -> worst and best over swept and fixed mixtures; the scale of all normalised values), `settings` (name ->
+        by axis `measure`, `normalised`, `loss`, `headline`; and `front`), `dials`, `rivals`, and `volume` (none with
+        more than four axes).
     """
     by_axis = [sweep.measures(axis) for axis in sweep.axes]
     means = np.stack([values.mean(axis=1) for values in by_axis], axis=1)  # (S, m)
@@ -160,6 +160,7 @@ def surface(sweep: Sweep, roles: Roles, *, n_draws: int, seed: int) -> dict[str,
         "measure": sweep.measure_names(),
         "measurable": sweep.measurable(),
         "n": {axis: values.shape[1] for axis, values in zip(sweep.axes, by_axis, strict=True)},
+        "n_prompts": {axis: int(of_axis.max()) + 1 for axis, of_axis in zip(sweep.axes, prompts, strict=True)},
         "range": {axis: [float(low[at]), float(low[at] + span[at])] for at, axis in enumerate(sweep.axes)},
         "settings": _settings(sweep, means, points, front),
         "dials": _dials(sweep, roles, means, points, drawn),
@@ -230,9 +231,9 @@ def _dials(sweep: Sweep, roles: Roles, means: Array, points: Array, drawn: Array
             "highest": float(means[along[-1], at]),
             "gain": float(means[along[-1], at] - means[along[0], at]),
             "gain_interval": _interval(drawn[:, along[-1], at] - drawn[:, along[0], at]),
-            # What the others lose, in shares of their range, when this axis is turned all the way up from the rest.
+            # What the others lose, in shares of their range, from this axis's lowest setting to its highest.
             "cost": {
-                other: float(points[rest, column] - points[along[-1], column])
+                other: float(points[along[0], column] - points[along[-1], column])
                 for column, other in enumerate(sweep.axes)
                 if other != axis
             },

@@ -24,6 +24,8 @@ from alignx.runs.environment import describe_environment
 from alignx.runs.files import read_json
 from alignx.runs.schema_version import SchemaVersionError
 
+_SPLIT_RULE = "test prompts of the named runs not trained on"
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -32,7 +34,7 @@ class TrainingOptions:
     Attributes:
         model: whose hidden states it reads: preset, hub id, local folder or GGUF file.
         held_out: share of the prompts that it is measured on and never trained on.
-        limit: most answers, whole prompts at a time; none: all.
+        limit: most labelled answers, whole prompts at a time; none: all.
         seed: of the split, the folds and the intervals.
         depths: shares of the layers that are read.
         prompt_tokens: most tokens of a prompt.
@@ -68,8 +70,8 @@ def train_judge(
         runs: runs whose answers it will judge: their test prompts are never trained on.
 
     Raises:
-        ConfigError: unknown kind, or a folder that holds something else.
-        DataError: see `read_labelled`; one label only, or too few prompts.
+        ConfigError: unknown kind, a folder that holds something else, or `assume_safe` for a kind but moderation.
+        DataError: a file is missing; see `read_labelled`; one label only, or too few prompts.
         ModelError: the model cannot be loaded.
     """
     question = check_kind(kind)
@@ -118,7 +120,7 @@ def train_judge(
         "training": {
             **found.notes,
             "split": f"by prompt: ordered by sha256(judge-{options.seed} + prompt), {options.held_out:g} held out, "
-            "and test prompts of the named runs never trained on",
+            + _SPLIT_RULE,
             "seed": options.seed,
             "penalty": fitted.penalty,
             "temperature": fitted.temperature,
@@ -164,7 +166,7 @@ def _divided(question: str, data: Sequence[Path], options: TrainingOptions, kept
         "assumed_safe": sum(not answer.known_hashes & never for answer in assumed),
         "answers": len(training),
         "prompts": len({answer.prompt_hash for answer in training}),
-        "test_prompts_left_out": len(kept_out & {answer.prompt_hash for answer in (*labelled, *assumed)}),
+        "test_prompts_not_trained_on": len(kept_out & {answer.prompt_hash for answer in (*labelled, *assumed)}),
     }
     return _Divided(training, labelled_tests, assumed_tests, notes)
 
@@ -233,10 +235,7 @@ def _check_place(out: Path) -> None:
 
 def _inputs(kind: str, data: Sequence[Path], options: TrainingOptions, kept_out: frozenset[str]) -> str:
     files, assumed = ([file_checksum(path)["sha256"] for path in paths] for paths in (data, options.assume_safe))
-    settings = vars(options) | {"assume_safe": assumed}
-    if not assumed:  # judges that learn from labels alone stay what they were
-        del settings["assume_safe"]
-    return fingerprint([kind, files, settings, sorted(kept_out)])
+    return fingerprint([kind, files, vars(options) | {"assume_safe": assumed}, sorted(kept_out), _SPLIT_RULE])
 
 
 def _current(out: Path, kind: str, inputs: str) -> TrainedArtifact | None:
