@@ -69,6 +69,7 @@ def ask_all(
             store.put(key, judgement)
             found[key] = judgement
 
+    budget.next_judge()
     if batches:
         _run(judge, batches, record, budget, concurrency if judge.is_remote else 1, len(missing))
     not_asked = Judgement("failed", reason=f"not asked: {budget.refused}")
