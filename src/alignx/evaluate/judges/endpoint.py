@@ -78,6 +78,7 @@ class Endpoint:
         self._sleep = sleep or tenacity.sleep_using_event(self._stopping)
         self._rng = random.Random(0)
         self._resume_at = 0.0
+        self._closed_until, self._closed = 0.0, ""
         self._lost_in_a_row = 0
         self._lock = threading.Lock()
 
@@ -136,7 +137,19 @@ class Endpoint:
         self._lost_in_a_row = 0
         return reply
 
+    def check(self) -> None:
+        """What asking would come to grief on at once.
+
+        Raises:
+            JudgeError: the key's variable is not set.
+            ConfigError: a cap on cost without prices.
+        """
+        _ = self.client
+        self.budget.check_prices(self.cost(1, 1))
+
     def _attempt(self, create: Callable[["OpenAI"], T], estimate: Usage) -> T:
+        if time.monotonic() < self._closed_until:  # told to come back much later: asking more would be no use
+            raise CallFailed(self._closed)
         pause = self._resume_at - time.monotonic()
         if pause > 0:  # another thread was told to wait: asking now would only be told the same
             self._sleep(pause)
@@ -215,10 +228,13 @@ class Endpoint:
         if status in _TRANSIENT or status >= 500:
             wait = retry_after_seconds(error.response.headers, now=datetime.now(UTC))
             if wait is not None and wait > self.settings.max_wait_seconds:
-                return CallFailed(
+                self._closed_until = time.monotonic() + wait
+                self._closed = (
                     f"the server asks to wait {wait:.0f} s, more than {self.judge}.max_wait_seconds "
                     f"({self.settings.max_wait_seconds:g}); run the command again later"
                 )
+                notice(f"{self.judge}: {self._closed}")
+                return CallFailed(self._closed)
             return _Again(said, wait_seconds=wait)
         if status in (401, 403):
             return JudgeError(

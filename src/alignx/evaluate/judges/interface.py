@@ -89,6 +89,14 @@ class Judge(Protocol):
     def estimate(self, item: Item) -> Usage:
         """About what asking would take, without asking."""
 
+    def check(self) -> None:
+        """What asking would come to grief on at once, found before answers are made for it.
+
+        Raises:
+            JudgeError: no key.
+            ConfigError: a cap on cost without prices.
+        """
+
     def ask(self, items: Sequence[Item]) -> list[Judgement]:
         """Judgements of up to `batch_size` items, in their order.
 

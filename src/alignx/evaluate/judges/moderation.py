@@ -92,6 +92,9 @@ class ModerationJudge:
             for row, cut_tokens, tokens in zip(probabilities.tolist(), cut, ended, strict=True)
         ]
 
+    def check(self) -> None:
+        """A local model has no key and no price."""
+
     def stop(self) -> None:
         """A batch has no waits to give up."""
 

@@ -55,6 +55,10 @@ class OpenAIJudge:
         """One request an item."""
         return [self._ask_one(item) for item in items]
 
+    def check(self) -> None:
+        """The endpoint's key and prices."""
+        self.endpoint.check()
+
     def stop(self) -> None:
         """Give up waits in progress."""
         self.endpoint.stop()

@@ -64,5 +64,8 @@ class RefusalJudge:
         """One verdict an item, always."""
         return [Judgement("judged", float(is_refusal(item.answer))) for item in items]
 
+    def check(self) -> None:
+        """It is a list of phrases."""
+
     def stop(self) -> None:
         """There are no waits to give up."""

@@ -81,6 +81,9 @@ class TrainedJudge:
             judgements.append(Judgement("judged", verdict, detail=detail, usage=Usage(encoded.length, 0)))
         return judgements
 
+    def check(self) -> None:
+        """It runs here."""
+
     def stop(self) -> None:
         """A batch has no waits to give up."""
 

@@ -103,6 +103,9 @@ class LocalYesNoJudge(_YesNoJudge):
             for (yes, no), (prompt, _) in zip(scores, encoded, strict=True)
         ]
 
+    def check(self) -> None:
+        """A local model has no key and no price."""
+
     def stop(self) -> None:
         """A batch has no waits to give up."""
 
@@ -154,6 +157,10 @@ class EndpointYesNoJudge(_YesNoJudge):
     def ask(self, items: Sequence[Item]) -> list[Judgement]:
         """One request an item."""
         return [self._ask_one(item) for item in items]
+
+    def check(self) -> None:
+        """The endpoint's key and prices."""
+        self.endpoint.check()
 
     def stop(self) -> None:
         """Give up waits in progress."""

@@ -30,7 +30,7 @@ from alignx.evaluate.judging.rows import (
 )
 from alignx.evaluate.judging.scores import judge_figures
 from alignx.evaluate.judging.verdicts import VerdictStore
-from alignx.evaluate.methods import BASE, is_main, methods, sources
+from alignx.evaluate.methods import BASE, is_main, joints, methods, sources
 from alignx.evaluate.pipeline import evaluation_folder_name, find_test_examples
 from alignx.evaluate.statistics.win_rate import win_rate
 from alignx.models.lazy import LazyBase
@@ -180,12 +180,12 @@ def run_judging(
     check_current(config, run)
     if JOINT in config.comparators and (not options.methods or JOINT in (*options.methods, options.baseline)):
         train_joint(config, run, lazy := lazy or LazyBase(config, run))
-    if JOINT_MR in config.comparators and JOINT_MR in (*options.methods, options.baseline):
+    if JOINT_MR in joints(config, run) and JOINT_MR in (*options.methods, options.baseline):
         train_joint_mr(config, run, lazy := lazy or LazyBase(config, run))
     budget = Budget(max_calls=options.max_calls, max_cost=options.max_cost)
     judges = make_judges(options.judges, options.settings, budget)  # before answers are made: one may not be there
     work = _work(config, run, options, test_data)
-    kept = _complete_answers(config, run, work, options, lazy)
+    kept = _complete_answers(config, run, work, options, judges, lazy)
     folder = run.evaluation_folder(work.name)
     for judge in judges:
         asks = questions_to(judge, _judged_answers(options, kept), kept[options.baseline])
@@ -197,6 +197,27 @@ def run_judging(
         if rows:
             write_jsonl(judged_path(folder, judge.name), map(as_document, rows))
     return _write_metrics(config, run, work, options)
+
+
+def refresh_judged(
+    config: RunConfig, run: RunDirectory, metrics: dict[str, Any], *, test_data: Path | None = None
+) -> dict[str, Any]:
+    """The judges' part of an evaluation made anew from kept verdicts; its win rates by likelihood follow the losses.
+
+    Args:
+        config: the run's config.
+        run: the run directory.
+        metrics: what `run_evaluate` returned.
+        test_data: as given to it.
+
+    Returns:
+        What `metrics.json` holds now; the same where nothing was judged.
+    """
+    judged = metrics.get("judges")
+    if judged is None:
+        return metrics
+    options = JudgingOptions((), max_new_tokens=judged["max_new_tokens"], coverage_floor=judged["coverage_floor"])
+    return _write_metrics(config, run, _work(config, run, options, test_data), options)
 
 
 def verdicts_path(run: RunDirectory) -> Path:
@@ -232,7 +253,12 @@ def _work(config: RunConfig, run: RunDirectory, options: JudgingOptions, test_da
 
 
 def _complete_answers(
-    config: RunConfig, run: RunDirectory, work: _Work, options: JudgingOptions, lazy: LazyBase | None
+    config: RunConfig,
+    run: RunDirectory,
+    work: _Work,
+    options: JudgingOptions,
+    judges: Sequence[Judge],
+    lazy: LazyBase | None,
 ) -> dict[str, list[KeptAnswer]]:
     """Every asked method's answer to every prompt; the base is loaded only when one is missing."""
 
@@ -242,6 +268,8 @@ def _complete_answers(
 
     found = look()
     if any(answer is None for rows in found.values() for answer in rows):
+        for judge in judges:  # a missing key is better said now than after hours of answers
+            judge.check()
         _generate(config, run, work, options, lazy or LazyBase(config, run))
         found = look()
     else:
