@@ -15,7 +15,14 @@ from alignx.evaluate.ablation.pipeline import ABLATE, AblationOptions, run_ablat
 from alignx.evaluate.ablation.pooled import pool
 from alignx.evaluate.comparison import compare_runs
 from alignx.evaluate.cost import CostOptions, run_cost
-from alignx.evaluate.judging.pipeline import JudgingOptions, Plan, plan_judging, run_judging, verdicts_path
+from alignx.evaluate.judging.pipeline import (
+    JudgingOptions,
+    Plan,
+    plan_judging,
+    refresh_judged,
+    run_judging,
+    verdicts_path,
+)
 from alignx.evaluate.pipeline import TEST, run_evaluate
 from alignx.evaluate.probe.pipeline import ProbeOptions, run_probe
 from alignx.evaluate.seeds import check_poolable
@@ -55,7 +62,7 @@ def run_all(config: RunConfig, out: Path, *, data_dir: Path | None = None) -> di
         run_stage1(config, run, data_dir=data_dir, lazy=lazy)
         keep_artifacts(config, run, lazy)
         run_stage2(config, run, lazy=lazy)
-        metrics = run_evaluate(config, run, lazy=lazy)
+        metrics = refresh_judged(config, run, run_evaluate(config, run, lazy=lazy))
         run_showcase(config, run, lazy)
         write_report(run)
         return metrics
@@ -89,7 +96,8 @@ def evaluate(out: Path, *, test_data: Path | None = None, comparators: Iterable[
     """
     config = _with_comparators(RunDirectory(out).read_config(), comparators)
     with writing(out) as run:
-        return run_evaluate(config, run, test_data=test_data)
+        metrics = run_evaluate(config, run, test_data=test_data)
+        return refresh_judged(config, run, metrics, test_data=test_data)
 
 
 def _with_comparators(config: RunConfig, names: Iterable[str]) -> RunConfig:

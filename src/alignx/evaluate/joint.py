@@ -8,7 +8,8 @@ as many parameters as the m experts have together.
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -46,9 +47,21 @@ def train_joint_mr(config: RunConfig, run: RunDirectory, lazy: LazyBase) -> None
 
     The joint LoRA must have been chosen before where the config names no candidates.
     """
+    _train_and_choose(widened(config), run, lazy, JOINT_MR, _joint_mr_names(config, run))
+
+
+def joint_mr_is_current(config: RunConfig, run: RunDirectory) -> bool:
+    """Whether a run has a `joint-mr` of the data and settings it has now, asked for by its config or not."""
+    if not run.step_fingerprint(f"choose-{JOINT_MR}"):
+        return False
+    names = _joint_mr_names(config, run)
+    wide = widened(config)
+    return run.is_done(f"choose-{JOINT_MR}", _choice_inputs(wide, run, names), *expert_files(wide, run, JOINT_MR))
+
+
+def _joint_mr_names(config: RunConfig, run: RunDirectory) -> dict[str, Candidate]:
     candidates = config.evaluate.joint_mr_candidates or (_chosen_joint(run),)
-    names = {f"{JOINT_MR}-{_setting_name(candidate)}": candidate for candidate in candidates}
-    _train_and_choose(widened(config), run, lazy, JOINT_MR, names)
+    return {f"{JOINT_MR}-{_setting_name(candidate)}": candidate for candidate in candidates}
 
 
 def widened(config: RunConfig) -> RunConfig:
@@ -66,11 +79,7 @@ def _train_and_choose(
             train_on_all_axes(
                 config, run, lazy, name=name, learning_rate=candidate.learning_rate, epochs=candidate.epochs
             )
-    inputs = {
-        "candidates": {name: run.step_fingerprint(f"train-{name}") for name in names},
-        "mix": {axis: data_fingerprint(run, axis) for axis in config.axes},
-        "scoring": [config.evaluate.max_tokens, config.evaluate.precision],
-    }
+    inputs = _choice_inputs(config, run, names)
     step, folder = f"choose-{kept_as}", run.adapter_folder(kept_as)
     if run.is_done(step, inputs, *expert_files(config, run, kept_as)):
         notice(f"{kept_as}: up to date")
@@ -85,6 +94,14 @@ def _train_and_choose(
     chosen = {"learning_rate": names[best].learning_rate, "epochs": names[best].epochs}
     write_json(folder.parent / "choice.json", {"chosen": chosen, "tried": tried})
     run.mark_done(step, inputs, *expert_files(config, run, kept_as), folder.parent / "choice.json")
+
+
+def _choice_inputs(config: RunConfig, run: RunDirectory, names: Iterable[str]) -> dict[str, Any]:
+    return {
+        "candidates": {name: run.step_fingerprint(f"train-{name}") for name in names},
+        "mix": {axis: data_fingerprint(run, axis) for axis in config.axes},
+        "scoring": [config.evaluate.max_tokens, config.evaluate.precision],
+    }
 
 
 def joint_candidates(config: RunConfig) -> Sequence[Candidate]:

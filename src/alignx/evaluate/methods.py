@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignx.config import MERGE_NAMES, RunConfig
-from alignx.evaluate.joint import JOINT, JOINT_MR
+from alignx.evaluate.joint import JOINT, JOINT_MR, joint_mr_is_current
 from alignx.models.fold import Updates
 from alignx.models.gated import GatedModel
 from alignx.progress import notice
@@ -67,7 +67,7 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
     trained = {axis: run.step_fingerprint(f"train-{axis}") for axis in config.axes}
     mixed = fingerprint([trained, run.step_fingerprint("mocae")])
     found = {BASE: "", **{expert_method(axis): trained[axis] for axis in config.axes}}
-    found |= {name: run.step_fingerprint(f"choose-{name}") for name in (JOINT, JOINT_MR) if name in config.comparators}
+    found |= {name: run.step_fingerprint(f"choose-{name}") for name in joints(config, run)}
     found |= {UNIFORM: fingerprint(trained), ALIGNX: mixed}
     if config.evaluate.ablations:
         names = ("best-probs", "plain-router", *(("shared-only",) if config.stage1.shared_expert else ()))
@@ -75,6 +75,15 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
     made = [name for name in MERGE_NAMES if name != "uniform" and run.merge_path(name).is_file()]
     current = [name for name in made if merge_is_current(config, run, name)]
     return found | {name: run.step_fingerprint(f"merge-{name}") for name in current}
+
+
+def joints(config: RunConfig, run: RunDirectory) -> list[str]:
+    """The joint LoRAs to score: those that the config asks for, and a `joint-mr` that was made beside it."""
+    return [
+        name
+        for name in (JOINT, JOINT_MR)
+        if name in config.comparators or (name == JOINT_MR and joint_mr_is_current(config, run))
+    ]
 
 
 def is_main(method: str) -> bool:

@@ -16,7 +16,7 @@ from alignx.data.splits import leave_out_trained
 from alignx.errors import ArtifactError, DataError
 from alignx.evaluate.comparators.registry import COMPARATORS
 from alignx.evaluate.figures import FigureSettings, scored_figures
-from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
+from alignx.evaluate.joint import JOINT, read_joint
 from alignx.evaluate.likelihood.judge import likelihood_items
 from alignx.evaluate.measures import (
     ScoredPrompts,
@@ -25,7 +25,7 @@ from alignx.evaluate.measures import (
     repeat_losses,
     repeats_of,
 )
-from alignx.evaluate.methods import methods, neutral_mixture, sources
+from alignx.evaluate.methods import joints, methods, neutral_mixture, sources
 from alignx.evaluate.scored import Scores, judge_methods, judge_own_models, own_model_sources
 from alignx.models.lazy import LazyBase
 from alignx.models.precision import resolved_precision
@@ -77,7 +77,7 @@ def run_evaluate(
     space = read_latent_space(run)
     signatures = read_signatures(base, space, encode_prompts(base, examples), what="read test prompts")
     experts = read_whole_experts(config, run, base)
-    also = {name: read_joint(config, run, lazy, name) for name in (JOINT, JOINT_MR) if name in config.comparators}
+    also = {name: read_joint(config, run, lazy, name) for name in joints(config, run)}
     joint = expert_updates(config, run, base, JOINT) if JOINT in also and experts.run_folded else None
     folder = run.evaluation_folder(name)
     scores = Scores(config, run, folder, items)

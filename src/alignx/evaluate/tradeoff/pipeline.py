@@ -14,7 +14,7 @@ from alignx.data.example import Example
 from alignx.data.prepare import read_splits
 from alignx.evaluate.joint import JOINT, JOINT_MR, read_joint
 from alignx.evaluate.likelihood.judge import likelihood_items
-from alignx.evaluate.methods import ALIGNX, Method, methods, sources
+from alignx.evaluate.methods import ALIGNX, Method, joints, methods, sources
 from alignx.evaluate.tradeoff.figures import tradeoff_figures
 from alignx.evaluate.tradeoff.scoring import Mixture, PromptScore, Scorer, mean_scores
 from alignx.evaluate.tradeoff.settings import DIAL_SHARES, Setting, dial_weights, swept_settings
@@ -173,9 +173,8 @@ def _drawn(examples: Sequence[Example], limit: int) -> list[Example]:
 
 
 def _joints(config: RunConfig, run: RunDirectory) -> list[str]:
-    """Joint LoRAs that the config asks for and the run has."""
-    asked = {JOINT: config.evaluate.joint, JOINT_MR: config.evaluate.joint_mr}
-    trained = {name: bool(run.step_fingerprint(_step_of(name))) for name, wanted in asked.items() if wanted}
+    """Joint LoRAs that are scored and that the run has."""
+    trained = {name: bool(run.step_fingerprint(_step_of(name))) for name in joints(config, run)}
     for name, there in trained.items():
         if not there:
             notice(f"{name}: not trained yet, so it is not placed; run `alignx evaluate {run.root}` before")
