@@ -15,6 +15,7 @@ from alignx.errors import ArtifactError
 from alignx.evaluate.judging.figure import FLIP_RATE, Certainty, Scores, figure
 from alignx.evaluate.judging.kept import current_verdicts
 from alignx.evaluate.judging.scores import measure
+from alignx.evaluate.likelihood.judge import CHAT
 from alignx.evaluate.measures import ScoredPrompts, calibration_of, loss_table, relative_difference
 from alignx.evaluate.methods import BASE, expert_method
 from alignx.evaluate.pipeline import TEST, read_metrics
@@ -24,7 +25,8 @@ from alignx.runs.directory import RunDirectory
 from alignx.runs.files import read_jsonl
 
 # Figures of the likelihood judge that a prompt has by itself.
-MEASURES = ("win_rate", "safe_preferred", "mc1", "mc2")
+MULTIPLE_CHOICE = ("mc1", "mc2")
+MEASURES = ("win_rate", "safe_preferred", *MULTIPLE_CHOICE)
 Prompt = tuple[str, str]  # axis, prompt hash
 
 
@@ -81,6 +83,7 @@ def compare_runs(first: RunDirectory, second: RunDirectory) -> dict[str, Any]:
             for name in methods
         },
         "likelihood": _likelihood(one, other, common, methods, draws),
+        "prompt_styles": [part.metrics.get("prompt_style", CHAT) for part in (one, other)],
         "calibration": _calibration(one, other, common, draws),
         "judges": _judges(one, other),
         "settings": differing(one.config.model_dump(mode="json"), other.config.model_dump(mode="json")),
@@ -153,11 +156,14 @@ def _likelihood(
 ) -> dict[str, Any]:
     """Method -> axis -> measure -> both values and their difference in percentage points, paired by prompt."""
     axes = list(dict.fromkeys(axis for axis, _ in common))
+    # Multiple choice that was asked in two styles is two measures.
+    same_style = one.metrics.get("prompt_style", CHAT) == other.metrics.get("prompt_style", CHAT)
+    measures = [name for name in MEASURES if same_style or name not in MULTIPLE_CHOICE]
     table: dict[str, Any] = {}
     for method in methods:
         for axis in axes:
             of_axis = [key for key in common if key[0] == axis]
-            for name in MEASURES:
+            for name in measures:
                 pairs = [(_measured(one, method, key, name), _measured(other, method, key, name)) for key in of_axis]
                 whole = [(100 * a, 100 * b) for a, b in pairs if a is not None and b is not None]
                 if whole and not (method == BASE and name == "win_rate"):
@@ -235,7 +241,7 @@ def _judges(one: _Scored, other: _Scored) -> dict[str, Any]:
         theirs = judged[1]["sections"].get(name)
         if theirs is None:
             reasons[name] = "judged only the first run"
-        elif section["judges"] != theirs["judges"]:
+        elif _who(section) != _who(theirs):
             reasons[name] = f"different judges: {_who(section)} and {_who(theirs)}"
         elif section["baseline"] != theirs["baseline"]:
             reasons[name] = f"win rates against different baselines: {section['baseline']} and {theirs['baseline']}"
@@ -250,7 +256,7 @@ def _judges(one: _Scored, other: _Scored) -> dict[str, Any]:
 
 
 def _who(section: Mapping[str, Any]) -> str:
-    """Judge, model and the hashes of its templates."""
+    """Judge, model and the hashes of its templates: what makes it this judge, whatever else is known of it."""
     return ", ".join(
         f"{judge['name']} {judge['model']} ({' '.join(str(one)[:8] for one in judge['templates'].values())})"
         for judge in section["judges"]

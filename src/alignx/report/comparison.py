@@ -61,6 +61,18 @@ def comparison_sentences(found: Mapping[str, Any]) -> list[str]:
             f"The base models differ ({listed(sorted(models))}): where their tokenizers do too, a loss a token is not "
             "the same unit."
         )
+    styles = found["prompt_styles"]
+    if styles[0] != styles[1]:
+        sentences.append(
+            f"Multiple choice was asked in two prompt styles ({styles[0]} in {first}, {styles[1]} in {second}), so it "
+            "is not compared."
+        )
+    precisions = [run["precision"] for run in found["runs"]]
+    if precisions[0] != precisions[1]:
+        sentences.append(
+            f"Losses were scored in {precisions[0]} in {first} and in {precisions[1]} in {second}, which alone may "
+            "move them by about 0.1%."
+        )
     if ALIGNX in found["difference"]:
         difference = found["difference"][ALIGNX]
         value, interval = difference[AVERAGE], difference["interval"]
