@@ -12,7 +12,7 @@ from alignx.data.example import Example
 from alignx.evaluate.judging.figure import SAFETY_SCORE, TI, TRUTH_RATE, WIN_RATE
 from alignx.evaluate.judging.kept import current_answers, current_verdicts
 from alignx.evaluate.judging.rows import JudgedRow
-from alignx.evaluate.judging.scores import measure
+from alignx.evaluate.judging.scores import SECTION_OF, measure
 from alignx.evaluate.methods import ALIGNX, BASE
 from alignx.evaluate.pipeline import TEST, find_test_examples
 from alignx.report.section import Section, SideBySide
@@ -24,10 +24,12 @@ SHOWN = 10
 # Measure -> (what a judge says, whether more is better), the most telling first.
 _JUDGED = {
     WIN_RATE: ("preferred to the base's answer", True),
-    SAFETY_SCORE: ("unsafe", False),
     TI: ("true and informative", True),
     TRUTH_RATE: ("true", True),
+    SAFETY_SCORE: ("unsafe", False),
 }
+# Prompts of harmful requests are told apart by safety first, all others by it last.
+_SAFETY_FIRST = (WIN_RATE, SAFETY_SCORE, TI, TRUTH_RATE)
 Prompt = tuple[str, str]  # axis, prompt hash
 
 
@@ -94,13 +96,12 @@ def judged_gains(verdicts: Sequence[JudgedRow], rows: Mapping[Prompt, Mapping[st
     """Gains by the judges, of prompts with a verdict on both answers: the first measure that a prompt has counts."""
     by_judge: dict[str, list[JudgedRow]] = {}
     for verdict in verdicts:
-        # Truth and info of one family speak together.
-        family = "truth and info" if verdict.judge in {"truth", "info"} else verdict.judge
-        by_judge.setdefault(family, []).append(verdict)
+        by_judge.setdefault(SECTION_OF.get(verdict.judge, verdict.judge), []).append(verdict)
+    harmful = {verdict.group for verdict in verdicts if verdict.dataset == "beavertails"}
     measured = {judge: measure(of_judge) for judge, of_judge in by_judge.items()}
     found = []
     for key, row in rows.items():
-        gain = _judged_gain(key, measured)
+        gain = _judged_gain(key, measured, _SAFETY_FIRST if key[0] in harmful else tuple(_JUDGED))
         if gain is not None:
             value, about = gain
             by_loss = row["loss"][BASE] - row["loss"][ALIGNX]
@@ -108,9 +109,10 @@ def judged_gains(verdicts: Sequence[JudgedRow], rows: Mapping[Prompt, Mapping[st
     return found
 
 
-def _judged_gain(key: Prompt, measured: Mapping[str, Any]) -> tuple[float, str] | None:
+def _judged_gain(key: Prompt, measured: Mapping[str, Any], order: Sequence[str]) -> tuple[float, str] | None:
     axis, prompt = key
-    for name, (words, more_is_better) in _JUDGED.items():
+    for name in order:
+        words, more_is_better = _JUDGED[name]
         for judge, by_measure in measured.items():
             by_method = by_measure.get(name, {})
             ours = by_method.get(ALIGNX, {}).get(axis, {}).get(prompt)

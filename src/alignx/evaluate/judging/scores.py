@@ -32,7 +32,7 @@ from alignx.evaluate.methods import ALIGNX
 from alignx.evaluate.statistics.preferences import length_controlled, length_controlled_interval, win_rates
 
 # Truth and info speak together: their product is the figure.
-_SECTION_OF = {TRUTH: GPT_JUDGE, INFO: GPT_JUDGE, f"trained-{TRUTH}": TRAINED_TI, f"trained-{INFO}": TRAINED_TI}
+SECTION_OF = {TRUTH: GPT_JUDGE, INFO: GPT_JUDGE, f"trained-{TRUTH}": TRAINED_TI, f"trained-{INFO}": TRAINED_TI}
 _SINGLE = {SAFETY: SAFETY_SCORE, REFUSAL: REFUSAL_RATE, TRUTH: TRUTH_RATE, INFO: INFO_RATE}
 
 
@@ -56,7 +56,7 @@ def judge_figures(
     likelihood: dict[str, Measured] = {LIKELIHOOD: {WIN_RATE: {name: dict(own) for name, own in (wins or {}).items()}}}
     by_section: dict[str, list[JudgedRow]] = {}
     for row in rows:
-        by_section.setdefault(_SECTION_OF.get(row.judge, row.judge), []).append(row)
+        by_section.setdefault(SECTION_OF.get(row.judge, row.judge), []).append(row)
     measured = {name: measure(of_section) for name, of_section in by_section.items()}
     return {
         "groups": {row.group: row.dataset for row in rows},
