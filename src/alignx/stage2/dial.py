@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -82,7 +83,9 @@ def mixture_weights(
     """
     weights, floors = (value.to(mixture_logits).expand_as(mixture_logits) for value in (weights, floors))
     probs = (mixture_logits + weights.log()).softmax(dim=1)
-    prior = weights / weights.sum(dim=1, keepdim=True) if fallback == "prior" else torch.zeros_like(weights)
+    # The largest becomes 1 first: a sum of very large weights would be infinite.
+    relative = weights / weights.amax(dim=1, keepdim=True)
+    prior = relative / relative.sum(dim=1, keepdim=True) if fallback == "prior" else torch.zeros_like(weights)
     g = known.to(mixture_logits)[:, None]
     return floors + (1 - floors.sum(dim=1, keepdim=True)) * (g * probs + (1 - g) * prior)
 
@@ -120,4 +123,9 @@ def _vector(values: Mapping[str, float], axes: Sequence[str], what: str, *, defa
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond every float
+        return False
