@@ -14,8 +14,25 @@ if TYPE_CHECKING:
     from alignx.evaluate.judging.pipeline import JudgingOptions
 
 
+# Options that mean nothing to the likelihood judge, which reads reference answers, generates none and asks nobody.
+_OF_JUDGES = (
+    "methods",
+    "baseline",
+    "limit",
+    "max_new_tokens",
+    "judge_settings",
+    "judge_option",
+    "max_cost",
+    "max_calls",
+    "concurrency",
+    "coverage_floor",
+    "dry_run",
+)
+
+
 @app.command()
 def evaluate(
+    context: typer.Context,
     run: RunArgument,
     test_data: Annotated[
         Path | None, typer.Option(help="Folder in the training schemas; all its rows not trained on are test data.")
@@ -58,7 +75,7 @@ def evaluate(
     asked = parse_judges(judges) if judges is not None else [LIKELIHOOD]
     others = [name for name in asked if name != LIKELIHOOD]
     if not others:
-        _refuse_without_judges(methods=methods, limit=limit, judge_settings=judge_settings, dry_run=dry_run or None)
+        _refuse_without_judges(context)
         _by_likelihood(run, test_data, parse_names("--comparators", comparators))
         return
     from alignx.evaluate.judges.settings import read_settings
@@ -108,9 +125,9 @@ def _plan(run: Path, options: "JudgingOptions", test_data: Path | None) -> None:
     show_plan(plan_judges(run, options, test_data=test_data))
 
 
-def _refuse_without_judges(**given: object) -> None:
-    """Options that mean nothing to the likelihood judge, which reads reference answers and generates none."""
-    for name, value in given.items():
-        if value is not None:
+def _refuse_without_judges(context: typer.Context) -> None:
+    for name in _OF_JUDGES:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option}: goes with --judges that read generated answers, e.g. --judges openai")
