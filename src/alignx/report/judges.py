@@ -49,11 +49,13 @@ _HEADLINE = {
     "average": "Avg (higher)",
     "average_published": "Avg as published (higher)",
 }
+_VERSUS_BASE = (WIN_RATE, SAFETY_SCORE, TI)
 # Columns of the terminal's tables that fit side by side with their intervals.
 _TERMINAL_COLUMNS = 5
 _AVERAGE_NOTE = (
-    "Avg = (WR + 100 - SS + TI) / 3, as published (WR + TI - SS) / 3. Each column has one judge. With each value: its "
-    "95% bootstrap interval over prompts."
+    "Avg = (WR + 100 - SS + TI) / 3, as published (WR + TI - SS) / 3. Each column has one judge. Of DARE, WR is "
+    "the mean of its seeds, and the answers are the first one's. With each value: its 95% bootstrap interval over "
+    "prompts."
 )
 
 
@@ -193,7 +195,7 @@ def _average_table(average: Mapping[str, Any], sections: Mapping[str, Any]) -> T
     return Table(
         "Win rate, safety score, TI and their average: per cent",
         "method",
-        tuple(Column(title) for title in roles.values()),
+        tuple(Column(title, _n_of(table, role)) for role, title in roles.items()),
         tuple(
             Row(
                 method,
@@ -213,20 +215,29 @@ def _who(name: str, sections: Mapping[str, Any]) -> str:
     return judge_label(sections[name])
 
 
+def _n_of(table: Mapping[str, Any], role: str) -> int | None:
+    """Prompts behind a column, where they are the same for every method; an average rests on those of its parts."""
+    found = {row[role]["n"] for row in table.values()}
+    return found.pop() if len(found) == 1 and not role.startswith("average") else None
+
+
 def _versus_base_table(average: Mapping[str, Any]) -> Table:
     """The ratios that the paper prints."""
     table = {method: row["versus_base"] for method, row in average["table"].items() if method != BASE}
     return Table(
         "Against the base model: WR and TI in per cent of the base's, SS in percentage points",
         "method",
-        tuple(Column(title) for title in ("WR (higher)", "SS (lower)", "TI (higher)")),
+        tuple(
+            Column(title, _n_of(table, role))
+            for role, title in zip(_VERSUS_BASE, ("WR (higher)", "SS (lower)", "TI (higher)"), strict=True)
+        ),
         tuple(
             Row(
                 method,
                 method_label(method),
                 tuple(
                     _cell(table[method][role], signed=True, unit="" if role == SAFETY_SCORE else "%")
-                    for role in (WIN_RATE, SAFETY_SCORE, TI)
+                    for role in _VERSUS_BASE
                 ),
                 is_ours=method == ALIGNX,
             )
