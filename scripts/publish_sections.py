@@ -150,7 +150,8 @@ def _check_seeds(runs: Sequence[RunDirectory], sections: Sequence[str]) -> None:
 
 def _facts(config: RunConfig, found: Mapping[str, Any], name: str) -> str:
     environment = found["environment"]
-    seeds = found.get("seeds") or [found.get("seed", config.seed)]
+    named = found.get("seeds")  # of a variability it is a table
+    seeds = named if isinstance(named, list) else [found.get("seed", config.seed)]
     return (
         f"Commit `{environment['commit']}`, config `configs/{name}.yaml`, model `{config.model}`, "
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}, test split, {environment['processor']}, "
