@@ -118,8 +118,12 @@ def test_figures_reach_metrics_terminal_and_report(
     assert row["average"]["value"] == pytest.approx((parts[0] + 100 - parts[1] + parts[2]) / 3)
     assert row["average_published"]["value"] == pytest.approx((parts[0] + parts[2] - parts[1]) / 3)
     n_asked = asked.count
-    # The likelihood judge's figures join them, and the report shows both.
+    # The likelihood judge's figures join them, and the report shows both; the judges' part is made anew from verdicts.
+    path = copied / "eval/test/metrics.json"
+    path.write_text(json.dumps(metrics | {"judges": metrics["judges"] | {"averages": []}}))
+    RunDirectory(copied).mark_done("evaluate-test", {}, path)
     assert run(["evaluate", str(copied)]) == 0
+    assert json.loads(path.read_text())["judges"] == metrics["judges"]
     assert run(["report", str(copied)]) == 0
     page, markdown = (copied / "report.html").read_text(), (copied / "report.md").read_text()
     for text in (page, markdown):
@@ -268,6 +272,7 @@ def test_a_refused_key_stops_at_once_and_keeps_what_was_had(
         (["--judges", "truth", "--judge-option", "truth.model=/no/such"], "no such folder"),
         (["--limit", "3"], "goes with --judges"),
         (["--dry-run"], "goes with --judges"),
+        (["--max-cost", "1"], "--max-cost: goes with --judges"),
     ],
 )
 def test_what_cannot_be_judged_is_one_line(

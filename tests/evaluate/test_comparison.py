@@ -12,6 +12,7 @@ from alignx.cli import run as alignx
 from alignx.errors import ArtifactError
 from alignx.evaluate.comparison import compare_runs, differing
 from alignx.evaluate.judging.pipeline import JudgingOptions, run_judging
+from alignx.report.comparison import comparison_sentences
 from alignx.runs import RunDirectory
 from alignx.runs.files import read_jsonl, write_jsonl
 
@@ -94,6 +95,15 @@ def test_judged_figures_need_the_same_judge(evaluated_runs: Pair, tmp_path: Path
     assert entry["difference"]["n"] == 3 and entry["difference"]["value"] is not None
     path = runs[1].evaluation_folder("test") / "metrics.json"
     metrics = json.loads(path.read_text())
+    # What else is known of a judge does not make it another one; another template does.
+    metrics["judges"]["sections"]["refusal"]["judges"][0]["checks"] = [{"data": "labels.jsonl"}]
+    metrics["prompt_style"] = "qa6"
+    path.write_text(json.dumps(metrics))
+    runs[1].mark_done("evaluate-test", {}, path)
+    found = compare_runs(*runs)
+    assert found["judges"]["sections"] and found["prompt_styles"] == ["chat", "qa6"]
+    assert not {"mc1", "mc2"} & found["likelihood"]["alignx"]["honest"].keys()
+    assert any("two prompt styles" in sentence for sentence in comparison_sentences(found))
     metrics["judges"]["sections"]["refusal"]["judges"][0]["templates"]["refusal"] = "another"
     path.write_text(json.dumps(metrics))
     runs[1].mark_done("evaluate-test", {}, path)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -150,6 +151,7 @@ def test_a_dial_is_read_in_the_axes_order():
         (Dial({}, {"honest": 1.5}), "1.5"),
         (Dial({}, {"honest": 0.6, "helpful": 0.5}), "floors add up to 1.1, more than 1"),
         (Dial({"honest": 0}, {"honest": 0.2}), "floor honest=0.2 contradicts weight honest=0"),
+        (Dial({"honest": 10**400}), "weight honest=1000"),
         (Dial(strength=math.nan), "strength nan"),
         (Dial(strength=math.inf), "strength inf"),
         (Dial(strength="1"), "strength '1'"),
@@ -167,6 +169,14 @@ def test_a_huge_weight_is_taken_as_it_is_and_a_missing_one_is_1():
     assert weights.tolist() == [1, 1, 1e9]
     pi = mixture_weights(torch.zeros(1, 3).double(), torch.ones(1), weights, torch.zeros(3))
     torch.testing.assert_close(pi, torch.tensor([[1e-9, 1e-9, 1 - 2e-9]], dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_the_largest_floats_keep_the_prior_and_numpys_numbers_are_numbers():
+    weights = Dial({"honest": 1.5e308, "helpful": np.float32(1.5), "harmless": np.int64(0)}).weight_vector(AXES)
+    assert sorted(weights.tolist()) == [0, 1.5, 1.5e308]
+    both = Dial({"honest": 1.5e308, "helpful": 1.5e308, "harmless": 0}).weight_vector(AXES)
+    pi = mixture_weights(torch.zeros(1, 3).double(), torch.zeros(1), both, torch.zeros(3))
+    assert sorted(pi[0].tolist()) == [0, 0.5, 0.5]
 
 
 def test_floors_may_add_up_to_exactly_one():

@@ -51,6 +51,15 @@ def test_a_wait_beyond_patience_fails_without_a_second_request(
     assert (asked.count, waits) == (1, [])
 
 
+def test_a_server_that_says_much_later_is_not_asked_again_meanwhile(
+    httpserver: HTTPServer, make_judge: Make, item: Item
+) -> None:
+    asked = Asked(httpserver, [failure(429, Retry_After="3600"), verdict("safe")], CHAT)
+    judge = make_judge(asked.base_url)
+    reasons = [judge.ask([item])[0].reason for _ in range(5)]
+    assert asked.count == 1 and len(set(reasons)) == 1 and "run the command again later" in reasons[0]
+
+
 def test_what_one_call_is_told_to_wait_the_others_wait_too(
     httpserver: HTTPServer, make_judge: Make, waits: list[float], item: Item
 ) -> None:
