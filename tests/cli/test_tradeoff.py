@@ -180,6 +180,10 @@ def test_a_sweep_of_another_mixture_is_left_out_of_the_report(
     record.write_text(record.read_text(encoding="utf-8").replace('"inputs": "', '"inputs": "0', 1), encoding="utf-8")
     assert read_tradeoff(RunDirectory(root)) is None
     assert "left out until `alignx tradeoff` is run again" in capsys.readouterr().err
+    assert run(["report", str(root)]) == 0
+    assert "These scores are of other experts or another mixture" in (root / "report.md").read_text(encoding="utf-8")
+    assert "These scores are of other experts" not in (swept / "report.md").read_text(encoding="utf-8")
+    capsys.readouterr()
     assert run(["inspect", str(root), "--json"]) == 0
     artifacts = {one["name"]: one["state"] for one in json.loads(capsys.readouterr().out)["artifacts"]}
     assert artifacts["trade-off"] == "stale"

@@ -87,6 +87,7 @@ def run_cost(config: RunConfig, run: RunDirectory, options: CostOptions) -> dict
         "prompts": len(prompts),
         "threads": turns[BASE][0]["threads"],
         "methods": {name: _figures(rows) for name, rows in turns.items()},
+        "made_from": {ALIGNX: sources(config, run)[ALIGNX]},
         "environment": environment,
     }
     write_json(path, document)

@@ -6,6 +6,7 @@ for every prompt (AlignX and its ablations) run behind gates, as the experts' fa
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,6 +76,18 @@ def sources(config: RunConfig, run: RunDirectory) -> dict[str, str]:
     made = [name for name in MERGE_NAMES if name != "uniform" and run.merge_path(name).is_file()]
     current = [name for name in made if merge_is_current(config, run, name)]
     return found | {name: run.step_fingerprint(f"merge-{name}") for name in current}
+
+
+def made_now(figures: Mapping[str, Any], config: RunConfig, run: RunDirectory) -> bool:
+    """Whether figures are of the experts and the mixture that a run has now; those that do not say so are taken to be.
+
+    Args:
+        figures: a document whose `made_from` maps methods to the fingerprints of what they were made from.
+        config: the run's config.
+        run: the run directory.
+    """
+    known = sources(config, run)
+    return all(known.get(name, source) == source for name, source in figures.get("made_from", {}).items())
 
 
 def joints(config: RunConfig, run: RunDirectory) -> list[str]:

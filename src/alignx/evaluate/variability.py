@@ -81,6 +81,7 @@ def run_variability(
         "largest_of_one_answer": largest_of_one(scored),
         "seeds": seeds,
         "published_per_cent": PUBLISHED_PER_CENT,
+        "made_from": {ALIGNX: sources(config, run)[ALIGNX]},
         "environment": environment,
     }
     write_json(path, document)

@@ -10,11 +10,13 @@ from alignx.config import RunConfig
 from alignx.errors import ArtifactError
 from alignx.evaluate.ablation.pipeline import ABLATE, read_ablation
 from alignx.evaluate.cost import COST, read_cost
+from alignx.evaluate.methods import made_now
 from alignx.evaluate.pipeline import TEST, read_metrics
 from alignx.evaluate.probe.pipeline import PROBE, read_probe
 from alignx.evaluate.tradeoff.pipeline import TRADEOFF, read_tradeoff
 from alignx.evaluate.variability import VARIABILITY, read_variability
 from alignx.inspect.contents import expert_geometry
+from alignx.progress import notice
 from alignx.report.ablation import ablation_section
 from alignx.report.answers import AnswerGroup, group_answers
 from alignx.report.cost import cost_section
@@ -44,6 +46,7 @@ from alignx.runs.files import read_json, read_jsonl
 
 SHOWCASE = "showcase"
 # Kept beside the evaluations, and shown in sections of their own.
+_STALE = "These scores are of other experts or another mixture than the run has now; run `alignx evaluate` again."
 _MEASURES = {ABLATE, COST, PROBE, TRADEOFF, VARIABILITY}
 _KEYS = frozenset(
     {
@@ -151,16 +154,24 @@ def gather(run: RunDirectory) -> Contents:
 
 def _sections(config: RunConfig, run: RunDirectory, metrics: Mapping[str, Any]) -> list[Section]:
     """Sections of their own that this run has something for, in order."""
-    swept, probed = read_tradeoff(run), read_probe(run)
-    ablated = (run.evaluation_folder(ABLATE) / "metrics.json").is_file()
+
+    def current(figures: dict[str, Any] | None, command: str) -> dict[str, Any] | None:
+        if figures is None or made_now(figures, config, run):
+            return figures
+        notice(f"{run.root}: {command}'s figures are of other experts or another mixture; left out until it runs again")
+        return None
+
+    swept, probed = read_tradeoff(run), current(read_probe(run), "alignx probe")
+    has_ablation = (run.evaluation_folder(ABLATE) / "metrics.json").is_file()
+    ablated = current(read_ablation(run), "alignx ablate") if has_ablation else None
     found = [
         tradeoff_section(swept) if swept else None,
-        ablation_section(read_ablation(run)) if ablated else None,
+        ablation_section(ablated) if ablated else None,
         diagnosis_section(metrics, expert_geometry(config, run)),
         probe_section(probed) if probed else None,
         extremes_section(config, run, metrics),
-        cost_section(read_cost(run)),
-        variability_section(read_variability(run)),
+        cost_section(current(read_cost(run), "alignx cost")),
+        variability_section(current(read_variability(run), "alignx variability")),
     ]
     return [section for section in found if section is not None]
 
@@ -172,10 +183,13 @@ def _evaluation(run: RunDirectory, name: str) -> EvaluationPart:
         path = run.evaluation_folder(name) / "metrics.json"
         raise ArtifactError(f"{path}: `{missing[0]}` is missing; run `alignx evaluate {run.root}`, without --judges")
     left_out = {axis: count for axis, count in metrics["left_out_because_trained"].items() if count}
+    stale = [] if made_now(metrics, run.read_config(), run) else [_STALE]
+    if stale:
+        notice(f"{run.root}: {_STALE}")
     return EvaluationPart(
         name=name,
         metrics=metrics,
-        summary=" ".join(takeaways(metrics)),
+        summary=" ".join([*stale, *takeaways(metrics)]),
         key_figures=key_figures(metrics),
         loss=loss_table(metrics),
         versus=versus_table(metrics),

@@ -16,6 +16,7 @@ from alignx.evaluate.ablation.beside import beside_rows
 from alignx.evaluate.ablation.figures import RowPrompt, aligned_losses, by_seed, parsed_rows, row_figures
 from alignx.evaluate.ablation.losses import KeptLosses
 from alignx.evaluate.ablation.variants import BESIDE, PARTS, Variant, choose, variants
+from alignx.evaluate.methods import ALIGNX, sources
 from alignx.models.lazy import LazyBase
 from alignx.models.precision import resolved_precision
 from alignx.progress import notice
@@ -82,6 +83,7 @@ def run_ablation(
     metrics = metrics_of(rows, labels, config) | {
         "limit": options.limit,
         "sweep_limit": options.sweep_limit,
+        "made_from": {ALIGNX: sources(config, run)[ALIGNX]},
         "environment": describe_environment(),
     }
     for row in metrics["rows"]:

@@ -109,7 +109,7 @@ def run_probe(
         if probe in options.kinds:
             found[probe], made = measure(job, guard)
             rows += made
-    found["environment"] = describe_environment()
+    found |= {"made_from": {ALIGNX: sources(config, run)[ALIGNX]}, "environment": describe_environment()}
     write_jsonl(files[0], rows)
     write_json(files[1], found)
     run.mark_done(PROBE, inputs, *files)
