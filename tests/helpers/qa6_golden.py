@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "evaluate" / "golden" / "qa6.json"
+GOLDEN = ROOT / "tests" / "evaluate" / "likelihood" / "golden" / "qa6.json"
 CORRECT, INCORRECT = "Correct Answers", "Incorrect Answers"
 N_FROM_SAMPLE = 2
 # Answers of about one length: a random model weighs them against each other, and MC2 lies well inside (0, 1).

@@ -17,9 +17,9 @@ from alignx.config import RunConfig
 from alignx.errors import ArtifactError, ConfigError
 from alignx.evaluate.cost_worker import BATCH
 from alignx.evaluate.joint import JOINT
-from alignx.evaluate.judging.prompts import judged_prompts
 from alignx.evaluate.methods import ALIGNX, BASE, expert_method, sources
 from alignx.evaluate.pipeline import TEST, find_test_examples
+from alignx.evaluate.prompts import judged_prompts
 from alignx.progress import notice, progress
 from alignx.runs.directory import RunDirectory
 from alignx.runs.environment import describe_environment

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from alignx.evaluate.judges.refusal import is_refusal
-from alignx.evaluate.judging.prompts import OVERREFUSAL_FILE
+from alignx.evaluate.prompts import OVERREFUSAL_FILE
 
 
 @pytest.mark.parametrize(

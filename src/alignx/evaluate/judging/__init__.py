@@ -1,1 +1,1 @@
-"""Answers of every method, generated once, and what judges say of them: prompts, verdicts, rows, figures."""
+"""Answers of every method, generated once, and what judges say of them: verdicts, rows, figures."""

@@ -19,8 +19,8 @@ from torch import Tensor
 from alignx.config import RunConfig
 from alignx.data.batches import rows_by_length
 from alignx.errors import ArtifactError, ConfigError
-from alignx.evaluate.judging.prompts import TestPrompt
 from alignx.evaluate.methods import Method
+from alignx.evaluate.prompts import TestPrompt
 from alignx.mixture.padding import left_padded
 from alignx.models.fold import folded
 from alignx.models.gated import GatedModel

@@ -2,10 +2,10 @@
 
 from alignx.config import RunConfig
 from alignx.evaluate.judging.answers import KeptAnswer, answer_key, read_answers
-from alignx.evaluate.judging.prompts import judged_prompts
 from alignx.evaluate.judging.rows import JudgedRow, read_judged
 from alignx.evaluate.methods import sources
 from alignx.evaluate.pipeline import TEST, find_test_examples
+from alignx.evaluate.prompts import judged_prompts
 from alignx.runs.directory import RunDirectory
 
 

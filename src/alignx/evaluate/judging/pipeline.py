@@ -18,7 +18,6 @@ from alignx.evaluate.judging.answers import KeptAnswer, answer_key, answers_of, 
 from alignx.evaluate.judging.asking import ask_all, missing_items
 from alignx.evaluate.judging.figure import Certainty, Scores
 from alignx.evaluate.judging.notes import read_checks, read_notes, write_note
-from alignx.evaluate.judging.prompts import TestPrompt, judged_prompts
 from alignx.evaluate.judging.rows import (
     Ask,
     JudgedRow,
@@ -32,6 +31,7 @@ from alignx.evaluate.judging.scores import judge_figures
 from alignx.evaluate.judging.verdicts import VerdictStore
 from alignx.evaluate.methods import BASE, is_main, joints, methods, sources
 from alignx.evaluate.pipeline import evaluation_folder_name, find_test_examples
+from alignx.evaluate.prompts import TestPrompt, judged_prompts
 from alignx.evaluate.statistics.win_rate import win_rate
 from alignx.models.lazy import LazyBase
 from alignx.progress import notice

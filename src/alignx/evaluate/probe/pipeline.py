@@ -14,7 +14,6 @@ from alignx.data.prepare import data_fingerprint
 from alignx.errors import ConfigError
 from alignx.evaluate.joint import JOINT, read_joint
 from alignx.evaluate.judging.answers import answers_of, make_answers, read_answers
-from alignx.evaluate.judging.prompts import TestPrompt
 from alignx.evaluate.methods import ALIGNX, BASE, Method, expert_method, methods, neutral_mixture, sources
 from alignx.evaluate.pipeline import find_test_examples
 from alignx.evaluate.probe.foreign import foreign_figures
@@ -32,6 +31,7 @@ from alignx.evaluate.probe.sets import (
 )
 from alignx.evaluate.probe.tax import tax_table
 from alignx.evaluate.probe.weights import coverage_table, weight_summary
+from alignx.evaluate.prompts import TestPrompt
 from alignx.models.gated import GatedModel
 from alignx.models.lazy import LazyBase
 from alignx.models.load import BaseModel

@@ -17,7 +17,7 @@ from alignx.data.files import Row, iterate_rows
 from alignx.data.schemas import read_examples
 from alignx.errors import ConfigError, DataError
 from alignx.evaluate.judges.interface import INFO, SAFETY, TRUTH
-from alignx.evaluate.judging.prompts import TestPrompt
+from alignx.evaluate.prompts import TestPrompt
 
 # Kind of trained judge -> the question it answers.
 KINDS = {"moderation": SAFETY, "truth": TRUTH, "info": INFO}

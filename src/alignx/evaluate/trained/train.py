@@ -9,7 +9,7 @@ from typing import Any
 from alignx.data.example import hash_prompt
 from alignx.errors import ArtifactError, ConfigError, DataError
 from alignx.evaluate.judges.interface import SAFETY
-from alignx.evaluate.judging.prompts import overrefusal_examples
+from alignx.evaluate.prompts import overrefusal_examples
 from alignx.evaluate.trained.artifact import RECORD, TrainedArtifact, base_digest, read_trained, write_trained
 from alignx.evaluate.trained.features import Reading, answer_features, reading_layers
 from alignx.evaluate.trained.head import fit_head

@@ -2,8 +2,8 @@
 
 In an environment of its own (the harness is no dependency of this project):
 
-    python -m venv /tmp/harness && /tmp/harness/bin/pip install torch lm-eval==0.4.13
-    /tmp/harness/bin/python tests/evaluate/golden/make_qa6.py
+    python -m venv harness && harness/bin/pip install torch lm-eval==0.4.13
+    harness/bin/python tests/evaluate/likelihood/golden/make_qa6.py
 
 The tasks are the harness's own `truthfulqa_mc1` and `truthfulqa_mc2`, read from its package; only the data set is
 replaced by a local json file.
